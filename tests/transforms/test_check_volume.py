@@ -1,0 +1,37 @@
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from transforms import CheckVolumed, VolumeError
+
+CHECK = CheckVolumed(["image", "label"], labels=(0, 1, 2), allow_missing_keys=True)
+
+
+def volume(fill=0.0, shape=(1, 4, 5, 6), name="volume-3.nii"):
+    return MetaTensor(torch.full(shape, fill), meta={"filename_or_obj": name})
+
+
+def test_sound_volumes_pass_unchanged():
+    label = volume()
+    label[0, 0, 0, :2] = torch.tensor([1.0, 1.9999999])
+    data = {"image": volume(-1000), "label": label}
+    result = CHECK(data)
+    assert result["image"] is data["image"]
+    assert result["label"] is data["label"]
+    assert CHECK({"image": volume()}).keys() == {"image"}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"image": volume(shape=(1, 4, 5))}, r"volume-3.nii: expected one 3D volume, found .* \(1, 4, 5\)"),
+        ({"image": volume(shape=(2, 4, 5, 6))}, "expected one 3D volume"),
+        ({"image": volume(float("nan"))}, "expected finite values, found 120 NaN"),
+        ({"image": volume(), "label": volume(shape=(1, 4, 5, 7))}, r"\(4, 5, 6\), found \(4, 5, 7\)"),
+        ({"image": volume(), "label": volume(255)}, r"expected labels \{0, 1, 2\}, found \[255.0\]"),
+        ({"image": volume(), "label": volume(0.5)}, r"found \[0.5\]"),
+    ],
+)
+def test_what_is_wrong_is_named(data, message):
+    with pytest.raises(VolumeError, match=message):
+        CHECK(data)
