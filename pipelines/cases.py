@@ -1,0 +1,66 @@
+"""One case through a chain of transforms, with a clear error where its files are at fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from monai.data import Dataset
+from monai.transforms import LoadImage
+
+from pipelines.errors import DataError
+from transforms import VolumeError
+
+FILES = ("image", "label")
+READERS = ["ITKReader", "NibabelReader"]  # the last one that knows the name's ending reads the file
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _unreadable(case: dict[str, Any]) -> tuple[str, str] | None:
+    """The first file of a case that does not load, and why."""
+    load = LoadImage(reader=READERS)
+    for file in (case[key] for key in FILES if isinstance(case.get(key), str)):
+        if not Path(file).exists():
+            return file, "no such file"
+        try:
+            load(file)
+        except Exception as error:
+            reason = list(_causes(error))[-1]
+            return file, f"{type(reason).__name__}: {reason}".splitlines()[0]
+    return None
+
+
+def load_case(case: dict[str, Any], transform: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Apply `transform` to a case of a MONAI datalist.
+
+    Raises:
+        DataError: a file of the case is missing, cut short or not what the chain expects. What the
+            transforms raise for other reasons is a bug and passes through.
+    """
+    try:
+        return transform(case)
+    except Exception as error:
+        for cause in _causes(error):
+            if isinstance(cause, (VolumeError, DataError)):
+                raise DataError(str(cause)) from error
+        culprit = _unreadable(case)
+        if culprit is None:
+            raise
+        file, reason = culprit
+        raise DataError(
+            f"{file}: expected a whole image file, found one that cannot be read ({reason}); "
+            "download or export it again"
+        ) from error
+
+
+class CaseDataset(Dataset):
+    """MONAI's `Dataset`, whose errors about a case's files are one line (see `load_case`)."""
+
+    def _transform(self, index: int) -> dict[str, Any]:
+        return load_case(dict(self.data[index]), self.transform or (lambda case: case))

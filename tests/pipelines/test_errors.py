@@ -1,0 +1,33 @@
+import subprocess
+import sys
+
+from pipelines.errors import DataError, user_message
+from tests.conftest import ROOT
+
+PROGRAM = """
+from pipelines.errors import DataError, one_line_errors
+one_line_errors()
+try:
+    raise {error}("expected this, found that")
+except Exception as error:
+    raise RuntimeError("wrapped") from error
+"""
+
+
+def run(error):
+    program = PROGRAM.format(error=error)
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+
+
+def test_an_error_of_the_users_data_is_one_line_however_deep_it_is_wrapped():
+    done = run("DataError")
+    assert done.returncode == 1
+    assert done.stderr == "featherseg: expected this, found that\n"
+
+
+def test_a_bug_keeps_its_traceback():
+    assert "Traceback" in run("KeyError").stderr
+    assert user_message(KeyError("a")) is None
+    assert user_message(DataError("a")) == "a"
