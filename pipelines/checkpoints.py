@@ -1,0 +1,177 @@
+"""What a training keeps: the best weights, and all it needs to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+
+from pipelines.errors import DataError
+from pipelines.files import read_json, written_whole
+
+BEST, LAST = "model.pt", "last.pt"
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every global random generator, in types that load without pickle."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - it is saved, not drawn from
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "python": [version, list(internal), gauss_next],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put every global random generator into a state given by `random_state`."""
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+
+
+class Checkpoints:
+    """Keep `model.pt` (weights of the best epoch) and `last.pt` (everything, of the last whole epoch).
+
+    Attach it to the trainer as its last handler, so that an epoch's validation, learning rate and tracking
+    are done before it is kept. Both files are replaced whole, so a kill at any moment leaves the previous
+    ones. `last.pt` holds tensors and plain values only and loads with `weights_only=True`.
+
+    Args:
+        folder: of the run.
+        network: the bare module, not one wrapped for distributed training.
+        optimizer, lr_scheduler: with `state_dict`.
+        evaluator: the validation engine, whose best metric decides what `model.pt` is.
+        resume: at the start, go on from `last.pt`; without one, start from the beginning.
+
+    Raises:
+        DataError: the checkpoint to resume from does not fit, or its training is over already.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        network: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: Any,
+        evaluator: Engine,
+        resume: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.evaluator = evaluator
+        self.resume = resume
+        self.parts = {"network": network, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
+
+    def attach(self, engine: Engine) -> None:
+        """Ignite's way to register the handler."""
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def save(self, trainer: Engine) -> None:
+        """Write what an epoch leaves; the first process only, with the random state of each."""
+        states = [random_state()]
+        if idist.get_world_size() > 1:
+            states = [None] * idist.get_world_size()
+            torch.distributed.all_gather_object(states, random_state())
+        if idist.get_rank() > 0:
+            return
+        best = self.evaluator.state
+        if best.best_metric_epoch == trainer.state.epoch:
+            with written_whole(self.folder / BEST) as beside:
+                torch.save(self.parts["network"].state_dict(), beside)
+        state = {key: part.state_dict() for key, part in self.parts.items()}
+        state["progress"] = {"epoch": trainer.state.epoch, "iteration": trainer.state.iteration}
+        state["best"] = {"metric": float(best.best_metric), "epoch": best.best_metric_epoch}
+        state["random"] = states
+        if getattr(trainer, "scaler", None) is not None:
+            state["scaler"] = trainer.scaler.state_dict()
+        with written_whole(self.folder / LAST) as beside:
+            torch.save(state, beside)
+
+    def load(self, trainer: Engine) -> None:
+        """Put everything into the state of `last.pt` where the run goes on."""
+        path = self.folder / LAST
+        if not self.resume or not path.is_file():
+            return
+        state = torch.load(path, map_location=trainer.state.device, weights_only=True)
+        epoch = state["progress"]["epoch"]
+        if epoch >= trainer.state.max_epochs:
+            raise DataError(
+                f"expected epochs left to train, found that {path} has done {epoch} of "
+                f"{trainer.state.max_epochs}; raise --max_epochs to go on"
+            )
+        load_state(self.parts["network"], state["network"], path)
+        self.parts["optimizer"].load_state_dict(state["optimizer"])
+        self.parts["lr_scheduler"].load_state_dict(state["lr_scheduler"])
+        trainer.state.epoch, trainer.state.iteration = epoch, state["progress"]["iteration"]
+        self.evaluator.state.best_metric = state["best"]["metric"]
+        self.evaluator.state.best_metric_epoch = state["best"]["epoch"]
+        if "scaler" in state and getattr(trainer, "scaler", None) is not None:
+            trainer.scaler.load_state_dict(state["scaler"])
+        rank = idist.get_rank()
+        if rank < len(state["random"]):
+            set_random_state(state["random"][rank])
+
+
+def load_state(network: torch.nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Load weights into a network, or say in one line why they do not fit."""
+    own = network.state_dict()
+    strange = sorted(set(own) ^ set(state)) or sorted(
+        key for key in own if own[key].shape != state[key].shape
+    )
+    if strange:
+        raise DataError(
+            f"expected weights of {type(network).__name__} as configured, found others in {path} "
+            f"({len(strange)} of {len(own)} entries differ, such as {strange[0]}); give the network it was "
+            "trained with by --network_def#_target_ networks.NAME and its arguments"
+        )
+    network.load_state_dict(state)
+
+
+def load_weights(
+    network: torch.nn.Module, checkpoint: str | Path, model_settings: dict[str, Any]
+) -> torch.nn.Module:
+    """Load `model.pt` for evaluation or inference.
+
+    Args:
+        network: the architecture that was trained.
+        checkpoint: weights, a plain `state_dict` or a `last.pt`.
+        model_settings: how images are prepared now; compared with what the run beside the checkpoint used.
+
+    Raises:
+        DataError: no such file, weights of another network, or a preparation other than in training.
+    """
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise DataError(f"expected weights at {path}, found no such file; see --checkpoint")
+    note = path.parent / "run.json"
+    trained = read_json(note) if note.is_file() else {}
+    name = type(network).__name__
+    if trained.get("network", name) != name:
+        raise DataError(
+            f"expected the network that {path} was trained with, {trained['network']}, found {name}; add "
+            f"`--network_def#_target_ networks.{trained['network']}`"
+        )
+    for key, value in trained.get("model_settings", {}).items():
+        if key in model_settings and model_settings[key] != value:
+            raise DataError(
+                f"expected {key}={value}, as {path} was trained with, found {model_settings[key]}; "
+                f'add `--{key} "{value}"`'
+            )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise DataError(f"expected weights in {path}, found a file that does not load ({error})") from error
+    load_state(network, state.get("network", state), path)
+    print(f"weights: {path}")
+    return network

@@ -1,0 +1,39 @@
+"""What training in several processes needs beside PyTorch's `DistributedDataParallel`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+
+PATIENCE = timedelta(hours=6)  # one process may prepare large volumes while the others wait
+
+
+def start() -> None:
+    """Join the processes that `torchrun` started: NCCL between GPUs, gloo between CPUs."""
+    idist.initialize("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+
+
+class SyncBuffers:
+    """Give all processes the first one's running statistics at the end of an epoch.
+
+    Each process normalizes its own share of the data, and so would validate its share of the cases with
+    another network than the one that is saved.
+
+    Args:
+        network: the bare module.
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Ignite's way to register the handler, on the trainer; it acts before an epoch's validation."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, trainer: Engine) -> None:
+        if trainer.state.iteration % trainer.state.epoch_length == 0 and idist.get_world_size() > 1:
+            for buffer in self.network.buffers():
+                torch.distributed.broadcast(buffer, src=0)

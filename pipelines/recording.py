@@ -1,0 +1,178 @@
+"""The handler that follows a training from its start to its end, good or bad, and records it."""
+
+from __future__ import annotations
+
+import platform
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import monai
+import torch
+from ignite.engine import Engine, Events
+
+import networks
+from pipelines import report, scoring
+from pipelines.checkpoints import BEST
+from pipelines.datasets.fingerprint import fingerprint
+from pipelines.files import written_whole
+from pipelines.runs import FAILED, FINISHED, Run, dead_runs
+from pipelines.tracking import Tracker, close_dead_runs
+
+
+class TrainingRecord:
+    """Record loss, learning rate and validation of each epoch, and at the end the report and the model.
+
+    Only the first process of a distributed run records. An exception, Ctrl-C or a termination signal
+    closes the run as FAILED; a run killed without a word is closed by the next one on this machine.
+
+    Args:
+        run: the run's folder and name.
+        evaluator: the validation engine.
+        network: the bare module.
+        optimizer: whose learning rate is recorded.
+        input_shape: (C, H, W) for the number of multiply-accumulates.
+        data: cases of the whole dataset, for its fingerprint.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        evaluator: Engine,
+        network: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        input_shape: Sequence[int],
+        data: Sequence[dict[str, Any]],
+    ) -> None:
+        self.run = run
+        self.evaluator = evaluator
+        self.network = network
+        self.optimizer = optimizer
+        self.input_shape = tuple(input_shape)
+        self.data = data
+        self.tracker = Tracker(run)
+
+    def attach(self, engine: Engine) -> None:
+        """Ignite's way to register the handler, on the trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+        if idist.get_rank() == 0:
+            engine.add_event_handler(Events.STARTED, self.started)
+            engine.add_event_handler(Events.COMPLETED, self.completed)
+            engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
+
+    def facts(self) -> dict[str, Any]:
+        """What was trained, on what, with which code."""
+        note = self.run.note
+        return {
+            "network": type(self.network).__name__,
+            "parameters": networks.count_parameters(self.network),
+            "GMACs": round(networks.count_gmacs(self.network, self.input_shape), 3),
+            "input_shape": list(self.input_shape),
+            "dataset_fingerprint": fingerprint(self.data),
+            "cases": len(self.data),
+            "code_version": note["code_version"],
+            "torch": torch.__version__,
+            "monai": monai.__version__,
+            "python": platform.python_version(),
+        }
+
+    def started(self, engine: Engine) -> None:
+        """Open the run, or go on in it."""
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        close_dead_runs([run for run in dead_runs(self.run.bundle) if run.folder != self.run.folder])
+        note, facts = self.run.note, self.facts()
+        self.tracker.add("status", status="RUNNING")
+        if not any(record and record["kind"] == "params" for record in self.tracker.records()):
+            self.tracker.add("params", values={**note["values"], **facts})
+            tags = {"bundle": self.run.bundle, "network": facts["network"], "fold": note["fold"]}
+            self.tracker.add("tags", values=tags)
+            for name in ("config.json", "split.json"):
+                self.tracker.add("artifact", path=name)
+        self.run.update(facts=facts)
+        self.tracker.send()
+
+    def epoch_started(self, engine: Engine) -> None:
+        """Start the epoch's sums."""
+        self.since = time.perf_counter()
+        self.loss = torch.zeros((), dtype=torch.float64)
+        self.iterations = 0
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Add an iteration's loss; on a GPU it stays there, so that the step is not waited for."""
+        loss = engine.state.output["loss"].detach()
+        self.loss = self.loss.to(loss.device) + loss
+        self.iterations += 1
+
+    def epoch_completed(self, engine: Engine) -> None:
+        """Record the epoch and say in one line how it went."""
+        loss = float(idist.all_reduce(float(self.loss) / max(1, self.iterations)) / idist.get_world_size())
+        if idist.get_rank() > 0:
+            return
+        epoch, seconds = engine.state.epoch, time.perf_counter() - self.since
+        values = {"train_loss": loss, "lr": self.optimizer.param_groups[0]["lr"], "epoch_seconds": seconds}
+        line = f"epoch {epoch}/{engine.state.max_epochs}  loss {loss:.4f}"
+        state = self.evaluator.state
+        if state.epoch == epoch:
+            values.update({key: float(value) for key, value in state.metrics.items()})
+            line += (
+                f"  Dice {state.metrics[state.key_metric_name]:.3f} (best {state.best_metric:.3f} "
+                f"in epoch {state.best_metric_epoch})"
+            )
+        print(f"{line}  {seconds:.1f} s", flush=True)
+        self.tracker.add("metrics", step=epoch, values=values)
+        self.tracker.send()
+
+    def completed(self, engine: Engine) -> None:
+        """Write the report, hand everything to MLflow, and close the run."""
+        folder = self.run.folder
+        if not (folder / BEST).is_file():  # no epoch was validated
+            with written_whole(folder / BEST) as beside:
+                torch.save(self.network.state_dict(), beside)
+        curves = folder / "pictures" / "curves.png"
+        shown = ("epoch", "train_loss", "val_dice", "val_iou", "val_hd95", "lr")
+        history = [{k: v for k, v in epoch.items() if k in shown} for epoch in self.tracker.metrics()]
+        report.curves(history, curves)
+        pictures = {"Training": curves}
+        if (folder / "cases.csv").is_file():
+            rows = scoring.read_cases(folder / "cases.csv")
+            pictures |= {path.stem.capitalize(): path for path in sorted(folder.glob("pictures/*.png"))}
+            pictures.pop("Curves", None)
+            facts = {**self.run.note["facts"], "seed": self.run.note["values"].get("seed")}
+            facts |= {"fold": self.run.note["fold"], "best epoch": self.evaluator.state.best_metric_epoch}
+            title = f"{self.run.bundle}: held-out cases at the best epoch, on the network's grid"
+            report.write_report(folder, title, scoring.summarize(rows), rows, facts, pictures)
+        for name in ("cases.csv", "report.md", BEST):
+            self.tracker.add("artifact", path=name)
+        for picture in pictures.values():
+            self.tracker.add("artifact", path=str(picture.relative_to(folder)), folder="pictures")
+        self.tracker.add("status", status="FINISHED")
+        self.run.end(FINISHED)
+        self.tracker.send(patient=True)
+        print(f"model: {folder / BEST}\nreport: {folder / 'report.md'}")
+
+    def failed(self, engine: Engine, error: BaseException) -> None:
+        """Close the run as failed, and pass on what happened."""
+        self.tracker.add("status", status="FAILED")
+        self.run.end(FAILED)
+        self.tracker.send(patient=True)
+        raise error
+
+
+def record_evaluation(run_folder: str | Path, figures: dict[str, float], folder: Path) -> None:
+    """Add an evaluation's figures and files to the run whose model was evaluated."""
+    run = Run(str(run_folder), "")
+    run.bundle = run.note["bundle"]
+    tracker = Tracker(run)
+    tracker.add("metrics", step=None, values=figures)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            where = Path("evaluation") / path.relative_to(folder).parent
+            tracker.add("artifact", path=str(path.relative_to(run.folder)), folder=where.as_posix())
+    tracker.send(patient=True)

@@ -1,0 +1,224 @@
+"""Run folders: what a training writes, under which name, and which run a later command means."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import secrets
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import psutil
+import torch
+from monai.bundle import ConfigParser
+
+from pipelines import folds
+from pipelines.errors import DataError
+from pipelines.files import read_json, remove_leftovers, write_json
+
+ROOT = Path("runs")
+RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+
+
+def flag(value: Any) -> bool:
+    """A yes or no from the command line, where `--resume true` arrives as text."""
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in ("true", "yes", "1", "false", "no", "0"):
+        return str(value).lower() in ("true", "yes", "1")
+    raise DataError(f"expected true or false, found {value!r}")
+
+
+def folder(bundle: str, run_name: str | None = None, resume: Any = False) -> str:
+    """The folder of a training: `runs/BUNDLE/RUN_NAME`.
+
+    Without a name, a new run gets a unique one, and `resume` means the newest run that did not finish.
+    """
+    if run_name is None:
+        if flag(resume):
+            open_runs = [run for run in _runs(bundle) if run["status"] != FINISHED]
+            if not open_runs:
+                raise DataError(
+                    f"expected an unfinished run in {ROOT / bundle} to resume, found none; "
+                    "give --run_name or --output_dir, or leave --resume out"
+                )
+            return open_runs[-1]["folder"]
+        run_name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    # All processes of a distributed run use the name that the first one drew.
+    path = str(ROOT / bundle / str(run_name))
+    return idist.broadcast(path, src=0, safe_mode=True) if idist.get_world_size() > 1 else path
+
+
+def _runs(bundle: str) -> list[dict[str, Any]]:
+    """The runs of a bundle under `runs/`, oldest first, each as its `run.json` and its folder."""
+    found = [{**read_json(note), "folder": str(note.parent)} for note in (ROOT / bundle).glob("*/run.json")]
+    return sorted(found, key=lambda run: run.get("ended") or run["started"])
+
+
+def finished(bundle: str, run_name: str | None = None) -> str:
+    """The folder of the run whose model a command uses: the one named, else the newest finished one.
+
+    Raises:
+        DataError: there is none, or it holds no model yet.
+    """
+    if run_name is not None:
+        path = ROOT / bundle / str(run_name)
+    else:
+        done = [run for run in _runs(bundle) if run["status"] == FINISHED]
+        if not done:
+            raise DataError(
+                f"expected a finished run of {bundle} in {ROOT / bundle}, found none; train one with `python -m "
+                f"monai.bundle run training --config_file bundles/{bundle}/train.json` or give --checkpoint FILE"
+            )
+        path = Path(done[-1]["folder"])
+    if not (path / "model.pt").is_file():
+        raise DataError(f"expected the weights {path / 'model.pt'}, found none; give another --run_name")
+    return str(path)
+
+
+def recorded(output_dir: str, key: str) -> Any:
+    """What `run.json` of a run says about `key`."""
+    return read_json(Path(output_dir) / "run.json")[key]
+
+
+def code_version() -> str:
+    """The commit of the working copy, marked where it was changed since; the release where there is none."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return version("featherseg")
+
+
+def configuration() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration that is being run: with every override in it, and the values of its top level.
+
+    An expression in a bundle cannot refer to the configuration as a whole, so the parser that is
+    evaluating it is looked for among the callers.
+
+    Returns:
+        The configuration as it can be run again, and its scalars with expressions evaluated.
+    """
+    callers = (frame.frame.f_locals.get("self") for frame in inspect.stack(context=0))
+    parser = next((caller for caller in callers if isinstance(caller, ConfigParser)), None)
+    if parser is None:
+        return {}, {}
+    config = {key: value for key, value in parser.get().items() if key != "_meta_"}
+    values = {}
+    for key, value in config.items():
+        if isinstance(value, str) and value.startswith(("$", "@")):
+            value = parser.get_parsed_content(key)
+        value = str(value) if isinstance(value, torch.device) else value
+        if value is None or isinstance(value, (bool, int, float, str)) or _short_list(value):
+            values[key] = value
+    return config, values
+
+
+def _short_list(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and 0 < len(value) < 10
+        and all(isinstance(one, (int, float)) for one in value)
+    )
+
+
+class Run:
+    """One training and its folder.
+
+    Args:
+        output_dir: everything that the run writes goes here.
+        bundle: the id of the task, such as "lits".
+        resume: go on with what the folder holds.
+    """
+
+    def __init__(self, output_dir: str, bundle: str, resume: Any = False) -> None:
+        self.folder = Path(output_dir)
+        self.bundle = bundle
+        self.resume = flag(resume)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What is known of the run, kept in `run.json`."""
+        return read_json(self.folder / "run.json")
+
+    def update(self, **facts: Any) -> None:
+        """Add facts to `run.json`; only the first process writes."""
+        if idist.get_rank() == 0:
+            write_json(self.folder / "run.json", {**self.note, **facts})
+
+    def begin(self, split: list[list[str]], fold: int, model_settings: dict[str, Any], network: Any) -> None:
+        """Make the folder, and write the split and the configuration beside what follows.
+
+        Raises:
+            DataError: the folder holds another run and `resume` is off, or the other way round.
+        """
+        config, values = configuration()
+        there = (self.folder / "run.json").is_file()
+        # Every process looks before the first one writes.
+        if idist.get_world_size() > 1:
+            idist.barrier()
+        if there and not self.resume:
+            raise DataError(
+                f"expected a new folder for the run, found one in {self.folder}; "
+                "go on with it by --resume true, or give another --run_name"
+            )
+        if self.resume and not there:
+            raise DataError(
+                f"expected a run to resume in {self.folder}, found none; leave --resume out to start one"
+            )
+        if idist.get_rank() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
+            before = self.note if there else {"started": time.time(), "key": secrets.token_hex(8)}
+            facts = {
+                "bundle": self.bundle,
+                "status": RUNNING,
+                "pid": os.getpid(),
+                "pid_started": psutil.Process().create_time(),
+                "fold": fold,
+                "network": type(network).__name__,
+                "model_settings": model_settings,
+                "code_version": code_version(),
+                "values": values,
+            }
+            if there and split != folds.read_split(self.folder / "split.json"):
+                raise DataError(
+                    f"expected the split of {self.folder / 'split.json'}, found that the dataset or the split "
+                    "changed since; resume with the same data, or start a new run"
+                )
+            folds.write_split(self.folder / "split.json", split)
+            write_json(self.folder / "config.json", config)
+            write_json(self.folder / "run.json", {**before, **facts})
+            print(f"run {self.bundle}/{self.name}: {self.folder}{' (resumed)' if there else ''}")
+        if idist.get_world_size() > 1:
+            idist.barrier()
+
+    def end(self, status: str) -> None:
+        """Note how the run ended."""
+        self.update(status=status, ended=time.time())
+
+
+def dead_runs(bundle: str) -> list[Run]:
+    """Runs under `runs/` that claim to be running though their process is gone, killed without a word."""
+    dead = []
+    for run in _runs(bundle):
+        if run["status"] == RUNNING and not _alive(run["pid"], run["pid_started"]):
+            dead.append(Run(run["folder"], bundle))
+    return dead
+
+
+def _alive(pid: int, started: float) -> bool:
+    try:
+        return abs(psutil.Process(pid).create_time() - started) < 1
+    except psutil.Error:
+        return False

@@ -1,0 +1,156 @@
+"""Images in, masks out: what to segment, and each mask written on the grid of its image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.transforms import Orientation
+
+from pipelines import datasets, report
+from pipelines.errors import DataError
+from pipelines.files import written_whole
+
+NIFTI = (".nii", ".nii.gz")
+
+
+def inputs(path: str | Path, modality: str, bundle: str) -> list[dict[str, Any]]:
+    """The images that `path` means, as a MONAI datalist with `image` and `case`.
+
+    Args:
+        path: a NIfTI file, a folder of them, a dataset in its own layout, or a folder with a DICOM series.
+        modality: what a DICOM series has to be, such as "CT".
+        bundle: whose dataset's layout is recognised.
+
+    Raises:
+        DataError: nothing there that can be segmented, or a series of another modality, with a slice
+            missing, or beside another one.
+    """
+    path = Path(path)
+    if path.is_file():
+        if not path.name.endswith(NIFTI):
+            raise DataError(
+                f"expected a NIfTI file (.nii, .nii.gz) or a folder, found {path}; "
+                "for DICOM give the folder of the series"
+            )
+        return [{"image": str(path), "case": _stem(path)}]
+    if not path.is_dir():
+        raise DataError(f"expected images to segment at {path}, found nothing there; see --dataset_dir")
+    try:
+        return datasets.get(bundle).index(str(path), labelled=False)
+    except DataError:
+        pass  # not the dataset in its own layout: any folder of images will do
+    volumes = sorted(one for one in path.iterdir() if one.name.endswith(NIFTI) and one.name[0] != ".")
+    if volumes:
+        cases = [{"image": str(one), "case": _stem(one)} for one in volumes]
+        if len({case["case"] for case in cases}) < len(cases):
+            raise DataError(f"expected each volume in {path} once, found some as .nii and as .nii.gz")
+        return cases
+    return [_series(path, modality)]
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"\.nii(\.gz)?$", "", path.name)
+
+
+def _series(folder: Path, modality: str) -> dict[str, Any]:
+    """The one DICOM series of a folder. Its mask is called `series`: a folder may be named after a patient."""
+    found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if len(found) != 1:
+        raise DataError(
+            f"expected NIfTI volumes or the files of one DICOM series in {folder}, found "
+            f"{len(found) or 'no'} series; put each series into a folder of its own"
+        )
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), found[0])
+    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+    kind = headers[0].get("Modality")
+    if kind != modality:
+        raise DataError(f"expected a series of modality {modality} in {folder}, found {kind}")
+    if "ImagePositionPatient" in headers[0] and len(headers) > 2:
+        row, column = np.reshape(np.asarray(headers[0].ImageOrientationPatient, float), (2, 3))
+        normal = np.cross(row, column)
+        steps = np.diff(sorted(float(np.dot(normal, one.ImagePositionPatient)) for one in headers))
+        if steps.min() < 0.5 * np.median(steps) or steps.max() > 1.5 * np.median(steps):
+            raise DataError(
+                f"expected evenly spaced slices in {folder}, found steps from {steps.min():.2f} to "
+                f"{steps.max():.2f} mm; a slice is missing or there twice, export the series again"
+            )
+    return {"image": str(folder), "case": "series"}
+
+
+class MaskWriter:
+    """Write each case's mask as NIfTI with exactly the geometry of its image, and a picture of it.
+
+    Args:
+        folder: where `CASE_mask.nii.gz` and `CASE_mask.png` go.
+        display_range: grey values of black and white in the picture.
+    """
+
+    def __init__(self, folder: str | Path, display_range: Sequence[float] | None = None) -> None:
+        self.folder = Path(folder)
+        self.display_range = display_range
+
+    def attach(self, engine: Engine) -> None:
+        """Ignite's way to register the handler, on the evaluator."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        for source, result in zip(engine.state.batch, engine.state.output, strict=True):
+            mask = (result["pred"][0].cpu().numpy() > 0.5).astype(np.uint8)
+            path = self.folder / f"{source['case']}_mask.nii.gz"
+            write_mask(mask, source["original"], path)
+            picture = path.with_name(f"{source['case']}_mask.png")
+            self._draw(source["original"], mask, picture)
+            ml = mask.sum() * np.prod(affine_to_spacing(source["original"].affine, r=3).tolist()) / 1000
+            print(f"{path}: {ml:.1f} ml segmented, picture {picture}")
+
+    def _draw(self, original: MetaTensor, mask: np.ndarray, path: Path) -> None:
+        to_ras = Orientation(axcodes="RAS", labels=None)
+        image = to_ras(original.cpu())
+        shown = to_ras(MetaTensor(mask[None], affine=original.affine.cpu()))[0].numpy()
+        grey = image[0].numpy()
+        if self.display_range is not None:
+            grey = np.clip(grey, *self.display_range)
+        spacing = affine_to_spacing(image.affine, r=3).tolist()
+        report.overlay(grey, None, shown, path, spacing=spacing)
+
+
+def write_mask(mask: np.ndarray, original: MetaTensor, path: Path) -> None:
+    """Write a mask on the grid of the image it belongs to.
+
+    Of a NIfTI image the whole geometry of the header is taken over, to the bit; texts in it, which may name
+    a patient, are not. Of a DICOM series the affine is.
+
+    Args:
+        mask: (X, Y, Z), uint8.
+        original: the image as it was loaded.
+        path: ends in .nii.gz.
+
+    Raises:
+        DataError: the mask's shape is not the image's, or the folder cannot be written to.
+    """
+    source = str(original.meta["filename_or_obj"])
+    image = nib.Nifti1Image(mask, np.asarray(original.affine.cpu()))
+    image.header.set_xyzt_units("mm")
+    if source.endswith(NIFTI):
+        header = nib.load(source).header
+        if tuple(header.get_data_shape()[:3]) != mask.shape:
+            raise DataError(
+                f"expected a mask of shape {header.get_data_shape()}, found {mask.shape} for {source}"
+            )
+        geometry = ("pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d")
+        geometry += ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units")
+        image = nib.Nifti1Image(mask, None)
+        for field in geometry:
+            image.header[field] = header[field]
+    with written_whole(path) as beside:
+        nib.save(image, beside)

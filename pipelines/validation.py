@@ -1,0 +1,232 @@
+"""Whole cases scored by MONAI's engines: the metric, and what is written about its cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import Metric
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.transforms import Orientation
+from monai.utils import convert_to_tensor
+
+from pipelines import report, scoring
+
+SHOWN_SLICES = 3  # kept of each case for a picture: the one with most lesion and its neighbours
+
+
+class CaseScores(Metric):
+    """Dice, IoU, HD95 and lesions of every case, by the policy of `scoring.score_case`.
+
+    The metric itself is the mean Dice over the cases; `scoring.summarize`'s other figures appear beside it
+    in `engine.state.metrics` as PREFIX_dice_std, PREFIX_hd95_mean, and so on. In a distributed run, each
+    process scores the cases it has and all know the rows of all.
+
+    Args:
+        prefix: of the metrics' names, such as "val".
+        truth_key: where the batch holds the mask that the prediction is compared with.
+        image_key: where it holds the image for pictures, on the grid of the truth.
+        display_range: grey values of black and white in pictures; the image's own range by default.
+    """
+
+    def __init__(
+        self,
+        prefix: str = "val",
+        truth_key: str = "label",
+        image_key: str = "image",
+        display_range: Sequence[float] | None = None,
+    ) -> None:
+        self.prefix = prefix
+        self.truth_key = truth_key
+        self.image_key = image_key
+        self.display_range = display_range
+        super().__init__()
+
+    def reset(self) -> None:
+        """Forget the cases of the last epoch."""
+        self.rows: list[dict[str, Any]] = []
+        self.shown: dict[str, dict[str, Any]] = {}
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Score the cases of a batch; the engine has taken it apart into one dictionary a case."""
+        for source, result in zip(engine.state.batch, engine.state.output, strict=True):
+            self.update((source, result))
+
+    def update(self, output: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        """Score one case: what went into the network, and what came out and was post-processed."""
+        source, result = output
+        truth = source[self.truth_key]
+        spacing = affine_to_spacing(truth.affine, r=truth.ndim - 1).tolist()
+        scores = scoring.score_case(_mask(result["pred"]), _mask(truth), spacing)
+        self.rows.append({"case": source["case"], **scores})
+        self.shown[source["case"]] = self._shown(source[self.image_key], truth, result["pred"])
+
+    def compute(self) -> float:
+        """The mean Dice of all cases of all processes."""
+        if idist.get_world_size() > 1:
+            parts: list[Any] = [None] * idist.get_world_size()
+            torch.distributed.all_gather_object(parts, self.rows)
+            self.rows = [row for part in parts for row in part]
+        self.rows.sort(key=lambda row: _natural(row["case"]))
+        self.summary = scoring.summarize(self.rows)
+        return self.summary["dice_mean"]
+
+    def completed(self, engine: Engine, name: str) -> None:
+        """Put the metric and all figures beside it into the engine's state."""
+        engine.state.metrics[name] = self.compute()
+        engine.state.metrics.update(self.figures())
+
+    def figures(self) -> dict[str, float]:
+        """The summary of the cases under the names that are tracked: val_dice, val_dice_std, val_lesions, ..."""
+        return {
+            f"{self.prefix}_{key.removesuffix('_mean')}": float(value) for key, value in self.summary.items()
+        }
+
+    def _shown(self, image: torch.Tensor, truth: MetaTensor, prediction: torch.Tensor) -> dict[str, Any]:
+        """The slices of a case that a picture needs, so that whole volumes need not be kept."""
+        spatial = truth.ndim - 1
+        parts = [
+            MetaTensor(convert_to_tensor(one, track_meta=False).cpu(), affine=truth.affine)
+            for one in (image, truth, prediction)
+        ]
+        if spatial == 3:
+            parts = [Orientation(axcodes="RAS", labels=None)(part) for part in parts]
+        shown: dict[str, Any] = {"spacing": affine_to_spacing(parts[0].affine, r=spatial).tolist()}
+        grey, true, predicted = parts[0][0].numpy(), _mask(parts[1]), _mask(parts[2])
+        part = np.s_[...]
+        if spatial == 3:
+            area = (true if true.any() else predicted).sum(axis=(0, 1))
+            middle = int(area.argmax()) if area.any() else true.shape[2] // 2
+            first = int(np.clip(middle - SHOWN_SLICES // 2, 0, max(0, true.shape[2] - SHOWN_SLICES)))
+            part = np.s_[:, :, first : first + SHOWN_SLICES]
+        if self.display_range is not None:
+            grey = np.clip(grey, *self.display_range)
+        for name, array in (("image", grey), ("truth", true), ("prediction", predicted)):
+            shown[name] = array[part].copy()
+        return shown
+
+
+def _natural(name: str) -> tuple[Any, ...]:
+    """Sort volume-9 before volume-10."""
+    digits = "".join(one if one.isdigit() else " " for one in name).split()
+    return ("".join(one for one in name if not one.isdigit()), [int(one) for one in digits])
+
+
+def _mask(volume: torch.Tensor) -> np.ndarray:
+    return volume[0].detach().cpu().numpy() > 0.5
+
+
+def write_pictures(scores: CaseScores, folder: Path) -> dict[str, Path]:
+    """Overlays of the worst, the median and the best case that this process has, and a chart of all.
+
+    Returns:
+        caption to file, the best case last.
+    """
+    chart = folder / "cases.png"
+    report.case_chart(scores.rows, chart)
+    own = sorted((row for row in scores.rows if row["case"] in scores.shown), key=lambda row: row["dice"])
+    pictures = {"Dice of each case": chart}
+    chosen = {"worst": 0, "median": len(own) // 2, "best": len(own) - 1} if own else {}
+    for title, place in chosen.items():
+        row = own[place]
+        path = folder / f"{title}.png"
+        caption = f"{title} case, Dice {row['dice']:.2f}"
+        report.overlay(**scores.shown[row["case"]], path=path, title=caption)
+        pictures[caption.capitalize()] = path
+    return pictures
+
+
+class BestCases:
+    """Write the table and pictures of the validated cases whenever an epoch is the best so far.
+
+    Args:
+        folder: of the run; `cases.csv` and `pictures/` are put there.
+        scores: the key metric of the evaluator.
+    """
+
+    def __init__(self, folder: str | Path, scores: CaseScores) -> None:
+        self.folder = Path(folder)
+        self.scores = scores
+
+    def attach(self, engine: Engine) -> None:
+        """Ignite's way to register the handler, on the evaluator."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if engine.state.best_metric_epoch == engine.state.epoch and idist.get_rank() == 0:
+            scoring.write_cases(self.scores.rows, self.folder / "cases.csv")
+            write_pictures(self.scores, self.folder / "pictures")
+
+
+class StopEarly:
+    """End the training once the key metric has not improved for some epochs.
+
+    The epoch of the best metric is part of every checkpoint, so the count survives an interruption, which
+    that of MONAI's `EarlyStopHandler` does not.
+
+    Args:
+        evaluator: the validation engine.
+        patience: epochs without improvement; None never stops.
+    """
+
+    def __init__(self, evaluator: Engine, patience: int | None) -> None:
+        self.evaluator = evaluator
+        self.patience = patience
+
+    def attach(self, engine: Engine) -> None:
+        """Ignite's way to register the handler, on the trainer, after the validation."""
+        if self.patience is not None:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, trainer: Engine) -> None:
+        best = self.evaluator.state.best_metric_epoch
+        if best > 0 and trainer.state.epoch - best >= self.patience:
+            trainer.terminate()
+
+
+class EvaluationReport:
+    """Write and print what an evaluation found: table of cases, report and pictures.
+
+    Args:
+        folder: where they go.
+        scores: the key metric of the evaluator.
+        title: of the report.
+        facts: what the figures were measured on and with, as (name, value).
+        record: called with the figures, for tracking.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        scores: CaseScores,
+        title: str,
+        facts: dict[str, Any],
+        record: Callable[[dict[str, float], Path], None] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.scores = scores
+        self.title = title
+        self.facts = facts
+        self.record = record
+
+    def attach(self, engine: Engine) -> None:
+        """Ignite's way to register the handler, on the evaluator."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if idist.get_rank() > 0:
+            return
+        rows, summary = self.scores.rows, self.scores.summary
+        scoring.write_cases(rows, self.folder / "cases.csv")
+        pictures = write_pictures(self.scores, self.folder / "pictures")
+        report.write_report(self.folder, self.title, summary, rows, self.facts, pictures)
+        print(scoring.format_table(rows, summary))
+        print(f"report: {self.folder / 'report.md'}\npicture: {list(pictures.values())[-1]}")
+        if self.record is not None:
+            self.record(self.scores.figures(), self.folder)
