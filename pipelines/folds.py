@@ -67,8 +67,8 @@ def _checked(folds: list[list[str]], patients: list[str], file: str | Path) -> l
     absent, unlisted = sorted(set(listed) - set(patients)), sorted(set(patients) - set(listed))
     if absent or unlisted:
         raise DataError(
-            f"{file}: expected the patients of the dataset, found {len(absent)} that it lacks {absent[:5]} and "
-            f"{len(unlisted)} of it without a fold {unlisted[:5]}; give the split of this dataset"
+            f"{file}: expected the patients of the dataset, found {len(absent)} that it lacks {absent[:5]} "
+            f"and {len(unlisted)} of it without a fold {unlisted[:5]}; give the split of this dataset"
         )
     return folds
 

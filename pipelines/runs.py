@@ -71,8 +71,9 @@ def finished(bundle: str, run_name: str | None = None) -> str:
         done = [run for run in _runs(bundle) if run["status"] == FINISHED]
         if not done:
             raise DataError(
-                f"expected a finished run of {bundle} in {ROOT / bundle}, found none; train one with `python -m "
-                f"monai.bundle run training --config_file bundles/{bundle}/train.json` or give --checkpoint FILE"
+                f"expected a finished run of {bundle} in {ROOT / bundle}, found none; train one with `python "
+                f"-m monai.bundle run training --config_file bundles/{bundle}/train.json` or give "
+                "--checkpoint FILE"
             )
         path = Path(done[-1]["folder"])
     if not (path / "model.pt").is_file():
@@ -193,8 +194,8 @@ class Run:
             }
             if there and split != folds.read_split(self.folder / "split.json"):
                 raise DataError(
-                    f"expected the split of {self.folder / 'split.json'}, found that the dataset or the split "
-                    "changed since; resume with the same data, or start a new run"
+                    f"expected the split of {self.folder / 'split.json'}, found that the dataset or the "
+                    "split changed since; resume with the same data, or start a new run"
                 )
             folds.write_split(self.folder / "split.json", split)
             write_json(self.folder / "config.json", config)

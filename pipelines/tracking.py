@@ -1,4 +1,4 @@
-"""Runs in MLflow: what is recorded first goes to a journal on disk, then to the server, so nothing is lost."""
+"""Runs in MLflow: a record goes to a journal on disk first, then to the server, so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def tracking_uri() -> str:
 class Tracker:
     """The record of one run.
 
-    Every record is a line of `tracking.jsonl` in the run's folder before it is sent, and `tracking.sent` counts
-    the lines that MLflow has. A server that cannot be reached costs a warning; what it missed is sent
+    Every record is a line of `tracking.jsonl` in the run's folder before it is sent, and `tracking.sent`
+    counts the lines that MLflow has. A server that cannot be reached costs a warning; what it missed is sent
     once it is back, by the training itself, by a resumed one, or by `featherseg track FOLDER`.
 
     Args:
@@ -48,7 +48,7 @@ class Tracker:
         """Record one thing: `params`, `tags`, `metrics` with their `step`, `artifact`, or `status`."""
         record = {"kind": kind, "time": int(time.time() * 1000), **content}
         # A kill may have cut the last line short; a newline keeps the next one whole.
-        cut = self.journal.exists() and not self.journal.read_bytes()[-1:] == b"\n"
+        cut = self.journal.exists() and self.journal.read_bytes()[-1:] != b"\n"
         with self.journal.open("a", encoding="utf-8") as file:
             file.write(("\n" if cut else "") + json.dumps(record) + "\n")
 

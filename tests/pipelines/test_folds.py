@@ -8,7 +8,9 @@ CASES = [{"image": f"v{n}.nii", "patient": str(n // 2), "case": str(n)} for n in
 
 def test_every_patient_is_held_out_once_and_never_divided():
     split = folds.split(CASES, 4)
-    assert sorted(patient for fold in split for patient in fold) == sorted({case["patient"] for case in CASES})
+    assert sorted(patient for fold in split for patient in fold) == sorted(
+        {case["patient"] for case in CASES}
+    )
     assert {len(fold) for fold in split} == {2, 3}
     for fold in range(4):
         train = folds.training_cases(CASES, split, fold)

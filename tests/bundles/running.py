@@ -1,0 +1,56 @@
+"""Running bundles as a user does, small enough for a test."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+# The real experiment with a network of a few thousand parameters, on small slices.
+SMALL = {
+    "network_def": "{'_target_': 'BasicUNet', 'spatial_dims': 2, 'in_channels': 1, 'out_channels': 1,"
+    " 'features': [4, 4, 8, 8, 8, 4], 'dropout': 0.1}",
+    "image_size": "[32, 32]",
+    "batch_size": "8",
+    "num_workers": "0",
+}
+TRAIN = "bundles/lits/train.json"
+EVALUATE = f"['{TRAIN}','bundles/common/evaluate.json']"
+
+
+def make_workspace(folder: Path) -> Path:
+    """A folder from which bundles run as from the repo's root."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bundles").symlink_to(ROOT / "bundles")
+    return folder
+
+
+def command(run_id, config_file, launcher=("-m",), **options):
+    """`python -m monai.bundle run ...` as a list of words."""
+    words = [sys.executable, *launcher, "monai.bundle", "run", run_id, "--config_file", config_file]
+    for key, value in options.items():
+        words += [f"--{key}", str(value)]
+    return words
+
+
+def environment(**extra):
+    """The environment of a run: our packages on the path, two threads, no other tracking server."""
+    kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", **extra}
+
+
+def run(folder, run_id, config_file, expect=0, env=None, **options):
+    """Run a bundle in `folder`; returns what it printed."""
+    words = command(run_id, config_file, **options)
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env=environment(**(env or {})),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == expect, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr

@@ -1,0 +1,98 @@
+"""A training killed at any moment goes on and ends with the weights of one that was not."""
+
+import random
+import signal
+import subprocess
+import time
+
+import mlflow
+import pytest
+import torch
+
+from pipelines import datasets
+from tests.bundles.running import SMALL, TRAIN, command, environment, make_workspace, run
+
+EPOCHS = 4
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A workspace with an uninterrupted run, and how long it took."""
+    folder = make_workspace(tmp_path_factory.mktemp("resume") / "workspace")
+    datasets.get("lits").phantom(folder / "data/lits", cases=4, seed=1, size=64)
+    start = time.monotonic()
+    run(folder, "training", TRAIN, run_name="whole", max_epochs=EPOCHS, num_folds=2, **SMALL)
+    return folder, time.monotonic() - start
+
+
+def weights(folder, name):
+    return torch.load(folder / f"runs/lits/{name}/model.pt", weights_only=True), torch.load(
+        folder / f"runs/lits/{name}/last.pt", weights_only=True
+    )
+
+
+def kill_and_resume(folder, name, moments, **options):
+    """Start a run, kill -9 it after each of `moments` seconds, and let the last resumption end."""
+    # Each has a cache of its own, so that preparing it is interrupted too.
+    options = {**SMALL, "cache_dir": f"cache-{name}", "max_epochs": EPOCHS, "num_folds": 2, **options}
+    for moment in [*moments, None]:
+        begun = (folder / f"runs/lits/{name}/run.json").is_file()
+        words = command("training", TRAIN, run_name=name, resume=str(begun).lower(), **options)
+        process = subprocess.Popen(
+            words, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            out = process.communicate(timeout=moment)[0]
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            continue
+        assert process.returncode == 0 or "epochs left to train" in out, out
+        return
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+def check(folder, name):
+    for got, expected in zip(weights(folder, name), weights(folder, "whole"), strict=True):
+        network = got.get("network", got), expected.get("network", expected)
+        assert same(*network), name
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlruns.db'}")
+    experiment = client.get_experiment_by_name("lits").experiment_id
+    found = client.search_runs([experiment], f"attributes.run_name = '{name}'")
+    assert [run.info.status for run in found] == ["FINISHED"]
+    steps = {metric.step for metric in client.get_metric_history(found[0].info.run_id, "val_dice")}
+    assert steps == set(range(1, EPOCHS + 1))
+    assert not list(folder.glob(f"runs/lits/{name}/.partial*"))
+
+
+def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(whole):
+    folder, seconds = whole
+    kill_and_resume(folder, "killed", [0.75 * seconds, 0.6 * seconds])
+    check(folder, "killed")
+
+
+def test_workers_change_nothing(whole):
+    folder, _ = whole
+    run(
+        folder,
+        "training",
+        TRAIN,
+        run_name="workers",
+        max_epochs=EPOCHS,
+        num_folds=2,
+        **{**SMALL, "num_workers": 2},
+    )
+    check(folder, "workers")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(10))
+def test_ten_kills_at_random_moments(whole, number):
+    folder, seconds = whole
+    moment = random.Random(number).uniform(0.3, 1.0) * seconds
+    kill_and_resume(folder, f"kill-{number}", [moment])
+    check(folder, f"kill-{number}")

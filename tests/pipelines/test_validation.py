@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor
+
+from pipelines.scoring import read_cases
+from pipelines.validation import BestCases, CaseScores, EvaluationReport, StopEarly
+
+AFFINE = torch.diag(torch.tensor([-2.0, -1.0, 3.0, 1.0], dtype=torch.float64))
+
+
+def volume(boxes, shape=(10, 12, 6)):
+    array = torch.zeros(1, *shape)
+    for box in boxes:
+        array[0][box] = 1
+    return MetaTensor(array, affine=AFFINE)
+
+
+BOX, SHIFTED = np.s_[2:6, 2:6, 1:3], np.s_[4:8, 2:6, 1:3]
+# What the network should find, what it finds: right, half right, missed, a false alarm, rightly nothing.
+PAIRS = [([BOX], [BOX]), ([BOX], [SHIFTED]), ([BOX], []), ([], [BOX]), ([], [])]
+DICE = [1.0, 0.5, 0.0, 0.0, 1.0]
+
+
+def evaluate(scores, handlers=()):
+    def step(engine, number):
+        truth, prediction = PAIRS[number]
+        image = MetaTensor(torch.rand(1, 10, 12, 6) * 4000 - 1000, affine=AFFINE)
+        engine.state.batch = [{"image": image, "label": volume(truth), "case": f"volume-{12 - number}"}]
+        return [{"pred": volume(prediction)}]
+
+    engine = Engine(step)
+    scores.attach(engine, "val_dice")
+    for handler in handlers:
+        handler.attach(engine)
+    engine.state.best_metric_epoch = 1
+    engine.run(range(len(PAIRS)))
+    return engine
+
+
+def test_every_case_counts_by_the_policy():
+    scores = CaseScores("val")
+    metrics = evaluate(scores).state.metrics
+    assert metrics["val_dice"] == pytest.approx(np.mean(DICE))
+    assert metrics["val_dice_std"] == pytest.approx(np.std(DICE))
+    assert metrics["val_cases_missed"] == metrics["val_cases_false_alarm"] == 1
+    assert metrics["val_iou"] == pytest.approx(np.mean([1, 1 / 3, 0, 0, 1]))
+    diagonal = np.linalg.norm(np.array([9, 11, 5]) * [2, 1, 3])
+    by_case = {row["case"]: row for row in scores.rows}
+    assert by_case["volume-10"]["hd95"] == by_case["volume-9"]["hd95"] == pytest.approx(diagonal)
+    assert by_case["volume-11"]["hd95"] == pytest.approx(4.0)
+    assert [row["case"] for row in scores.rows] == [f"volume-{number}" for number in range(8, 13)]
+
+
+def test_the_best_epoch_leaves_its_cases_and_pictures(tmp_path):
+    scores = CaseScores("val", display_range=(-100, 200))
+    evaluate(scores, [BestCases(tmp_path, scores)])
+    rows = read_cases(tmp_path / "cases.csv")
+    assert sorted(row["dice"] for row in rows) == sorted(DICE)
+    pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert pictures == ["best.png", "cases.png", "median.png", "worst.png"]
+    image = scores.shown["volume-12"]["image"]
+    assert image.shape == (10, 12, 3)
+    assert (image.min(), image.max()) == (-100, 200)
+
+
+def test_pictures_are_in_ras(tmp_path):
+    scores = CaseScores("val")
+    evaluate(scores)
+    # The affine above points left and back, so both axes are turned round.
+    expected = np.zeros((10, 12), bool)
+    expected[BOX[:2]] = True
+    assert np.array_equal(scores.shown["volume-12"]["truth"][..., 1], expected[::-1, ::-1])
+
+
+def test_a_worse_epoch_leaves_the_cases_of_the_best_alone(tmp_path):
+    engine = Engine(lambda engine, batch: None)
+    engine.state.best_metric_epoch, engine.state.epoch = 7, 8
+    BestCases(tmp_path, CaseScores("val"))(engine)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_is_reported(tmp_path, capsys):
+    scores = CaseScores("test")
+    recorded = []
+    report = EvaluationReport(
+        tmp_path, scores, "lits", {"network": "Identity"}, lambda *record: recorded.append(record)
+    )
+    evaluate(scores, [report])
+    out = capsys.readouterr().out
+    assert "0.500 ± 0.447" in out
+    assert "missed 1, false alarm 1" in out
+    assert "Identity" in (tmp_path / "report.md").read_text()
+    figures, folder = recorded[0]
+    assert figures["test_dice"] == pytest.approx(0.5)
+    assert folder == tmp_path
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(2, 3), (3, 4), (None, 9)])
+def test_training_stops_once_it_no_longer_improves(patience, epochs):
+    evaluator = Engine(lambda engine, batch: None)
+    evaluator.state.best_metric_epoch = 1
+    trainer = Engine(lambda engine, batch: None)
+    StopEarly(evaluator, patience).attach(trainer)
+    trainer.run([0], max_epochs=9)
+    assert trainer.state.epoch == epochs
