@@ -1,0 +1,201 @@
+"""What every network has to be able to do: a network that registers is tested here."""
+
+from __future__ import annotations
+
+import doctest
+import io
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+from torch.optim.swa_utils import update_bn
+
+from networks import NETWORKS
+
+pytestmark = [
+    pytest.mark.parametrize("name", NETWORKS.names),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
+]
+
+
+def build(name: str, in_channels: int = 1, out_channels: int = 1, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return NETWORKS[name](in_channels=in_channels, out_channels=out_channels)
+
+
+def settled(name: str) -> nn.Module:
+    """A network as after training: the statistics of its norms fit its features. In eval mode."""
+    network = build(name)
+    side = 2 * network.least_size
+    update_bn([torch.randn(4, 1, side, side)], network)
+    return network.eval()
+
+
+def images(network: nn.Module, batch: int = 2, channels: int = 1) -> torch.Tensor:
+    """Images of two odd sides, so that every pooling and every skip meets them."""
+    least = network.least_size
+    return torch.randn(
+        batch, channels, 2 * least + 1, 3 * least - 1, generator=torch.Generator().manual_seed(1)
+    )
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_example_in_docstring_runs(name):
+    network = NETWORKS[name]
+    (example,) = doctest.DocTestFinder(recurse=False).find(
+        network, name, globs={name: network, "torch": torch}
+    )
+    results = doctest.DocTestRunner().run(example)
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
+@pytest.mark.parametrize("in_channels", [1, 3, 4])
+def test_channels_in_and_classes_out(name, in_channels):
+    network = build(name, in_channels, out_channels=5).eval()
+    x = images(network, channels=in_channels)
+    with torch.no_grad():
+        assert network(x).shape == (2, 5, *x.shape[2:])
+
+
+def test_returns_logits(name):
+    """Whatever closes a network (sigmoid, softmax, ReLU, tanh) would bound its output on one side."""
+    network = build(name, out_channels=8).eval()
+    with torch.no_grad():
+        logits = network(1e6 * images(network))
+    assert logits.max() > 10
+    assert logits.min() < -10
+
+
+@pytest.mark.parametrize("extra", [(0, 0), (0, 1), (7, 0)])
+def test_smallest_images(name, extra):
+    network = build(name).eval()
+    size = (network.least_size + extra[0], network.least_size + extra[1])
+    with torch.no_grad():
+        assert network(torch.randn(1, 1, *size)).shape == (1, 1, *size)
+
+
+def test_odd_oblong_image(name):
+    network = build(name).eval()
+    with torch.no_grad():
+        assert network(torch.randn(1, 1, 375, 145)).shape == (1, 1, 375, 145)
+
+
+@pytest.mark.parametrize("short_axis", [2, 3])
+def test_smaller_image_is_an_error_that_names_the_least_size(name, short_axis):
+    network = build(name).eval()
+    least = network.least_size
+    size = [1, 1, least, least]
+    size[short_axis] -= 1
+    message = f"at least {least} x {least} pixels, got {size[2]} x {size[3]}"
+    with pytest.raises(ValueError, match=message):
+        network(torch.randn(size))
+    with pytest.raises(torch.jit.Error, match=message):
+        torch.jit.script(network)(torch.randn(size))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_every_parameter_receives_a_gradient(name, training):
+    network = settled(name).train(training)
+    network(images(network)).square().mean().backward()
+    for parameter_name, parameter in network.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        # In training a norm takes away what the bias before it adds, so that its gradient is nothing but
+        # rounding: only in eval mode does it say something.
+        assert training or parameter.grad.any(), parameter_name
+
+
+def test_training_step_lowers_the_loss(name):
+    network = build(name).train()
+    x = images(network)
+    target = (x > 0.5).float()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(6):
+        optimizer.zero_grad()
+        loss = nn.functional.binary_cross_entropy_with_logits(network(x), target)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_script_equals_eager(name):
+    network = settled(name)
+    scripted = torch.jit.script(network)
+    least = network.least_size
+    with torch.no_grad():
+        for x in (images(network), torch.randn(1, 1, least, 2 * least)):
+            close(scripted(x), network(x))
+
+
+def test_export_equals_eager_at_any_size(name):
+    """One pixel at the bottom is a case of its own for `torch.export`, so the bottom has two at least."""
+    network = settled(name)
+    least = network.least_size
+    sizes = {0: Dim("batch", min=1), 2: Dim("height", min=2 * least), 3: Dim("width", min=2 * least)}
+    exported = torch.export.export(network, (images(network),), dynamic_shapes=(sizes,)).module()
+    with torch.no_grad():
+        for x in (images(network), torch.randn(1, 1, 2 * least, 4 * least - 1)):
+            close(exported(x), network(x))
+
+
+def test_channels_last_equals_contiguous(name):
+    network = settled(name)
+    x = images(network)
+    with torch.no_grad():
+        expected = network(x)
+        network.to(memory_format=torch.channels_last)
+        close(network(x), expected)
+        close(network(x.to(memory_format=torch.channels_last)), expected)
+
+
+def test_channels_last_gradients_equal_contiguous(name):
+    gradients = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        network = settled(name).to(memory_format=memory_format)
+        network(images(network)).square().mean().backward()
+        gradients.append(torch.cat([p.grad.contiguous().flatten() for p in network.parameters()]))
+    # Rounding alone lets some features fall on the other side of a ReLU.
+    assert (gradients[0] - gradients[1]).norm() < 1e-2 * gradients[0].norm()
+
+
+def test_bfloat16(name):
+    network = settled(name)
+    x = images(network)
+    with torch.no_grad():
+        expected = network(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = network(x)
+        pure = network.bfloat16()(x.bfloat16())
+    assert pure.dtype == torch.bfloat16
+    for logits in (mixed, pure):
+        # bfloat16 keeps 8 bits of a number, and some dozen layers round one after the other.
+        assert (logits.float() - expected).norm() < 0.1 * expected.norm()
+
+
+def test_bfloat16_trains(name):
+    network = build(name).bfloat16().train()
+    network(images(network).bfloat16()).square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
+def test_seed_determines_the_initial_weights(name):
+    first, same, other = (build(name, seed=seed).state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+def test_state_dict_round_trip(name):
+    network, restored = settled(name), build(name, seed=5).eval()
+    file = io.BytesIO()
+    torch.save(network.state_dict(), file)
+    file.seek(0)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    with torch.no_grad():
+        assert torch.equal(restored(images(network)), network(images(network)))
