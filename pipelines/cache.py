@@ -15,7 +15,7 @@ import ignite.distributed as idist
 import monai
 import numpy as np
 import torch
-from monai.data import DataLoader, ImageReader, MetaTensor
+from monai.data import ImageReader, MetaTensor
 from monai.transforms import Compose, Randomizable
 from tqdm import tqdm
 
@@ -151,11 +151,11 @@ class VolumeCache:
         share = missing[idist.get_rank() :: idist.get_world_size()]
         failure = None
         if share:
-            loader = DataLoader(
+            loader = torch.utils.data.DataLoader(
                 _Preparation(self, share),
                 batch_size=None,
                 num_workers=min(workers, len(share)),
-                collate_fn=None,
+                generator=torch.Generator(),  # so that a prepared cache or none leaves the seeds alone
             )
             bar = tqdm(
                 loader, desc="preparing volumes", unit="volume", disable=idist.get_rank() > 0, leave=False

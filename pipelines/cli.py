@@ -1,0 +1,83 @@
+"""The `featherseg` command: one verb a room, nothing but argument parsing.
+
+What a verb needs is imported in it, so that `featherseg --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.errors import DataError, user_message
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+Dataset = Annotated[str, typer.Argument(help="The dataset's name, such as lits.")]
+
+
+@app.callback()
+def featherseg() -> None:
+    """Lightweight lesion segmentation as MONAI bundles."""
+
+
+@app.command()
+def phantom(
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    cases: Annotated[int, typer.Option(help="How many cases.")] = 12,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
+    size: Annotated[int, typer.Option(help="Voxels across the body.")] = 128,
+    faults: Annotated[bool, typer.Option("--faults", help="Add a broken case of each kind.")] = False,
+) -> None:
+    """Write a phantom: made-up images in a dataset's own layout, to try everything without the data.
+
+    Example: featherseg phantom lits --out data/lits --cases 16
+    """
+    from pipelines import datasets
+
+    if datasets.get(dataset).phantom(out, cases=cases, seed=seed, size=size, faults=faults):
+        typer.echo(f"wrote a {dataset} phantom of {cases} cases to {out}")
+    else:
+        typer.echo(f"the same {dataset} phantom of {cases} cases is in {out} already")
+
+
+@app.command()
+def check(
+    dataset: Dataset,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder with the data, as downloaded.")],
+    split: Annotated[Path | None, typer.Option(help="A split file to compare with the data.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes read.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Read every file of a dataset and list what is wrong with it; an error makes the exit code 1.
+
+    Example: featherseg check lits data/lits
+    """
+    from rich.console import Console
+
+    from pipelines import datasets
+    from pipelines.datasets import checking
+
+    findings = datasets.get(dataset).check(folder, workers=workers, split=split)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        if findings:
+            Console().print(checking.table(findings))
+        typer.echo(f"{folder}: {checking.summary(findings)}")
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command; a `DataError` becomes one line on standard error and exit code 2."""
+    try:
+        app()
+    except DataError as error:
+        print(f"featherseg: {user_message(error)}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,28 @@
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+PROGRAM = """
+import resource, torch
+from pipelines.allocator import reuse_freed_memory
+if {reuse}:
+    assert reuse_freed_memory()
+torch.zeros(20_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.zeros(20_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(reuse):
+    words = [sys.executable, "-c", PROGRAM.format(reuse=reuse)]
+    return int(subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the setting is glibc's")
+def test_large_blocks_are_taken_again_without_new_pages():
+    assert page_faults(reuse=True) * 10 < page_faults(reuse=False)
