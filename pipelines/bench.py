@@ -112,11 +112,11 @@ def slice_reads(folder: Path) -> Iterator[tuple[str, float, str]]:
     random = np.random.default_rng(0)
 
     ours = rate(lambda: data[int(random.integers(len(data)))])
-    yield "SliceDataset, 256x256, image and label", ours, "slices/s"
+    yield "SliceDataset, 256x256, image and label", ours, "a second"
 
     volumes = [nib.load(case[key]).dataobj for key in ("image", "label")]
     compressed = rate(lambda: [volume[..., int(random.integers(100))] for volume in volumes])
-    yield "the slice from the compressed volume, 512x512", compressed, "slices/s"
+    yield "the slice from the compressed volume, 512x512", compressed, "a second"
 
     files = []
     for index in range(len(data)):
@@ -130,7 +130,7 @@ def slice_reads(folder: Path) -> Iterator[tuple[str, float, str]]:
     for index in range(len(persistent)):
         persistent[index]
     theirs = rate(lambda: persistent[int(random.integers(len(persistent)))])
-    yield "MONAI PersistentDataset, a file a slice, 256x256", theirs, "slices/s"
+    yield "MONAI PersistentDataset, a file a slice, 256x256", theirs, "a second"
     yield "SliceDataset against the compressed volume", ours / compressed, "times"
     yield "SliceDataset against PersistentDataset", ours / theirs, "times"
 
@@ -181,7 +181,7 @@ def training_steps(folder: Path) -> Iterator[tuple[str, float, str]]:
             spent[name] += seconds(batches, count)
     rates = {name: rounds * count / total for name, total in spent.items()}
     for name, value in rates.items():
-        yield f"ReducedUNet, batch 16, 256x256: {name}", value, "steps/s"
+        yield f"ReducedUNet, batch 16, 256x256: {name}", value, "a second"
     alone = rates["one batch in memory"]
     for name in list(sources)[1:]:
         yield f"share kept: {name}", rates[name] / alone, "times"
@@ -237,7 +237,7 @@ def memory(folder: Path) -> Iterator[tuple[str, float, str]]:
 
 
 def peak_of(data: str, split: str, folder: str) -> None:
-    """Run a short training in a process of its own, and print the peak memory of it and its workers in MiB."""
+    """Run a short training, and print the peak memory of it and its workers in MiB."""
     from monai.bundle import run
 
     options = {"train#trainer#epoch_length": 6, "max_epochs": 1, "batch_size": 4, "num_workers": 1}
@@ -271,16 +271,16 @@ def main() -> None:
     if arguments.peak_of:
         peak_of(*arguments.peak_of)
         return
-    console = Console()
+    console = Console(width=100)
     found: dict[str, Any] = {"settings": settings()}
     console.print(", ".join(f"{key}: {value}" for key, value in found["settings"].items()))
     for name, part in PARTS.items():
         if arguments.only not in (None, name):
             continue
         table = Table(title=part.__doc__.splitlines()[0], title_justify="left", box=None)
-        table.add_column("", width=62)
+        table.add_column("", min_width=62)
         table.add_column("", justify="right")
-        table.add_column("")
+        table.add_column("", no_wrap=True)
         with tempfile.TemporaryDirectory() as folder, console.status(f"measuring {name}"):
             found[name] = {}
             for what, value, unit in part(Path(folder)):

@@ -220,7 +220,7 @@ class VolumeCache:
     def tensors(self, array: np.ndarray, volume: int) -> dict[str, torch.Tensor]:
         """Slices as read, (..., channels, X, Y), as float32 `image` and `label` tensors."""
         channels = self.facts[volume]["image_channels"]
-        stack = torch.from_numpy(array).to(torch.float32)
+        stack = torch.from_numpy(array.astype(np.float32))
         parts = {"image": stack[..., :channels, :, :]}
         if stack.shape[-3] > channels:
             parts["label"] = stack[..., channels:, :, :]

@@ -74,6 +74,40 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command()
+def track(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A run's folder, such as runs/lits/mine.")],
+) -> None:
+    """Send to MLflow what it missed of a run while its server could not be reached.
+
+    Example: featherseg track runs/lits/mine
+    """
+    from pipelines import tracking
+
+    if not tracking.send_record(folder):
+        raise DataError(
+            f"expected an MLflow server at {tracking.tracking_uri()}, found none; try again later"
+        )
+    typer.echo(f"{folder}: MLflow has all of it at {tracking.tracking_uri()}")
+
+
+@app.command()
+def baseline(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A run's folder, such as runs/lits/mine.")],
+) -> None:
+    """Score the best fixed band of Hounsfield units on the cases that a CT run held out, beside its network.
+
+    Example: featherseg baseline runs/lits/mine
+    """
+    from pipelines import scoring, threshold
+
+    network = scoring.read_cases(folder / "evaluation" / "cases.csv")
+    band, rows = threshold.beside_run(folder)
+    scoring.write_cases(rows, folder / "evaluation" / "baseline.csv")
+    for title, scored in (("network", network), (f"fixed threshold, {band[0]} to {band[1]} HU", rows)):
+        typer.echo(f"\n{title}\n{scoring.format_table(scored, scoring.summarize(scored))}")
+
+
 def main() -> None:
     """Run the command; a `DataError` becomes one line on standard error and exit code 2."""
     try:
@@ -81,3 +115,7 @@ def main() -> None:
     except DataError as error:
         print(f"featherseg: {user_message(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -26,7 +26,7 @@ def user_message(error: BaseException | None) -> str | None:
 
 
 def one_line_errors() -> None:
-    """Show a `DataError` that nobody caught as one line on standard error; anything else keeps its traceback."""
+    """Show a `DataError` that nobody caught as one line on standard error; a bug keeps its traceback."""
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         message = user_message(error)

@@ -49,11 +49,11 @@ def overlay(
     path: str | Path,
     title: str | None = None,
     spacing: Sequence[float] | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> None:
     """Draw the outlines of the true and the predicted lesions over the image.
 
-    A volume is shown in up to three slices: the one with most truth (most prediction where there is no
-    truth, the middle one where there is neither), and those halfway from it to both ends of that tissue. It
+    A volume is shown in its `telling_slices`. It
     lies in RAS orientation (axis 0 to the patient's right, axis 1 to the front) and is shown as radiologists
     do, seen from the feet: the patient's right on the left, marked R and L. A picture of two axes has no such
     marks and is shown upright, axis 0 to the right and axis 1 down, as MONAI reads it; a single slice of a
@@ -65,6 +65,7 @@ def overlay(
         path: the PNG to write.
         title: a line above. It is burned into the picture, so it names no patient: `case 3`.
         spacing: distance of voxel centres along each axis, in mm or pixels; 1 if not given.
+        numbers: where the slices of `image` were in the volume that they were taken from; all are shown.
 
     Raises:
         DataError: the shapes differ, a mask is not binary, or the image has not 2 or 3 axes.
@@ -84,7 +85,10 @@ def overlay(
         if mask.shape != image.shape:
             raise DataError(f"expected a {name} of the image's shape {image.shape}, found {mask.shape}")
 
-    slices = _telling_slices([mask for _, _, mask in masks], image.shape) if image.ndim == 3 else [...]
+    slices: list[Any] = [...]
+    if image.ndim == 3:
+        telling = telling_slices([mask for _, _, mask in masks], image.shape)
+        slices = telling if numbers is None else list(range(len(numbers)))
     width, height = image.shape[0] * spacing[0], image.shape[1] * spacing[1]
     inches = 4.5 / max(width, height)
     figure = Figure(
@@ -96,13 +100,31 @@ def overlay(
         for _, colour, mask in masks:
             _outline(axes, mask if index is ... else mask[..., index], colour)
         if index is not ... and image.shape[-1] > 1:
-            axes.set_title(f"slice {index}", fontsize=9)
+            axes.set_title(f"slice {index if numbers is None else numbers[index]}", fontsize=9)
     if masks:
         lines = [Line2D([], [], color=colour, label=name) for name, colour, _ in masks]
         figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     if title:
         figure.suptitle(title, fontsize=11)
     _save(figure, path)
+
+
+def telling_slices(masks: Sequence[np.ndarray], shape: Sequence[int]) -> list[int]:
+    """The slices of a volume that say most: up to three indices along the last axis.
+
+    The one with most truth (most prediction where there is no truth, the middle one where there is neither),
+    and those halfway from it to both ends of that tissue.
+
+    Args:
+        masks: binary masks, the truth first.
+        shape: of the volume.
+    """
+    for mask in masks:
+        areas = np.count_nonzero(mask, axis=(0, 1))
+        if areas.any():
+            best, ends = int(areas.argmax()), np.flatnonzero(areas)
+            return sorted({(int(ends[0]) + best) // 2, best, (best + int(ends[-1]) + 1) // 2})
+    return [shape[-1] // 2]
 
 
 def curves(history: Sequence[Mapping[str, float]], path: str | Path) -> None:
@@ -234,16 +256,6 @@ def write_report(
     with written_whole(path) as beside:
         beside.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return path
-
-
-def _telling_slices(masks: Sequence[np.ndarray], shape: Sequence[int]) -> list[int]:
-    """Indices along the last axis: the fullest slice of the first mask that holds any, and two beside it."""
-    for mask in masks:
-        areas = np.count_nonzero(mask, axis=(0, 1))
-        if areas.any():
-            best, ends = int(areas.argmax()), np.flatnonzero(areas)
-            return sorted({(int(ends[0]) + best) // 2, best, (best + int(ends[-1]) + 1) // 2})
-    return [shape[-1] // 2]
 
 
 def _show(axes: Axes, image: np.ndarray, radiological: bool, aspect: float) -> None:

@@ -63,7 +63,7 @@ def _stem(path: Path) -> str:
 
 
 def _series(folder: Path, modality: str) -> dict[str, Any]:
-    """The one DICOM series of a folder. Its mask is called `series`: a folder may be named after a patient."""
+    """The one DICOM series of a folder, called `series`: a folder may be named after a patient."""
     found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(found) != 1:
         raise DataError(

@@ -9,9 +9,9 @@ from typing import Any
 import ignite.distributed as idist
 import numpy as np
 import torch
-from monai.data import Dataset, MetaTensor
+from monai.data import MetaTensor
 from monai.transforms import Randomizable
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from pipelines.cache import VolumeCache
 from pipelines.errors import DataError
@@ -42,7 +42,8 @@ class SliceDataset(Dataset):
         seed: int = 0,
         workers: int = 2,
     ) -> None:
-        super().__init__(data=list(data), transform=transform)
+        self.data = list(data)
+        self.transform = transform
         self.volumes = VolumeCache(data, preprocessing, cache_dir, workers)
         self.seed = seed
         counts = [facts["shape"][0] for facts in self.volumes.facts]
@@ -96,10 +97,14 @@ class VolumeDataset(Dataset):
         cache_dir: str | Path = "runs/cache",
         workers: int = 2,
     ) -> None:
-        super().__init__(data=list(data), transform=transform)
+        self.data = list(data)
+        self.transform = transform
         self.volumes = VolumeCache(data, preprocessing, cache_dir, workers)
 
-    def _transform(self, index: int) -> Any:
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Any:
         facts = self.volumes.facts[index]
         array = self.volumes.read(index, count=facts["shape"][0])
         parts = self.volumes.tensors(array, index)

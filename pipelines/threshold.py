@@ -9,12 +9,16 @@ volume is read once and only its histograms are kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
+import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from pipelines import datasets, folds
 from pipelines.errors import DataError
+from pipelines.files import read_json
 from pipelines.scoring import binary_mask, score_case
 
 LOWEST, HIGHEST = -100, 200
@@ -93,6 +97,33 @@ def fixed_threshold(
     band = best_band(training)
     heldout = (load(case) for case in tqdm(heldout_cases, desc="fixed threshold: score", unit="case"))
     return band, band_rows(heldout, band)
+
+
+def beside_run(folder: str | Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
+    """The baseline on the cases of a run: chosen on those it was trained on, scored on those held out.
+
+    Args:
+        folder: of the run; its split, fold, dataset and target labels are used.
+
+    Returns:
+        The band, and a row a held-out case.
+
+    Raises:
+        DataError: no run there, or its dataset is gone.
+    """
+    note = read_json(Path(folder) / "run.json")
+    cases = datasets.get(note["bundle"]).index(note["values"]["dataset_dir"])
+    split = folds.split(cases, 0, file=Path(folder) / "split.json")
+    targets = note["model_settings"]["target_labels"]
+
+    def load(case: dict[str, str]) -> tuple[str, np.ndarray, np.ndarray, Sequence[float]]:
+        image, label = nib.load(case["image"]), nib.load(case["label"])
+        truth = np.isin(np.asarray(label.dataobj), targets)
+        return case["case"], np.asarray(image.dataobj), truth, image.header.get_zooms()[:3]
+
+    training = folds.training_cases(cases, split, note["fold"])
+    held_out = folds.held_out_cases(cases, split, note["fold"])
+    return fixed_threshold(training, held_out, load)
 
 
 def _checked(hu: Any) -> np.ndarray:

@@ -18,8 +18,6 @@ from monai.utils import convert_to_tensor
 
 from pipelines import report, scoring
 
-SHOWN_SLICES = 3  # kept of each case for a picture: the one with most lesion and its neighbours
-
 
 class CaseScores(Metric):
     """Dice, IoU, HD95 and lesions of every case, by the policy of `scoring.score_case`.
@@ -83,7 +81,7 @@ class CaseScores(Metric):
         engine.state.metrics.update(self.figures())
 
     def figures(self) -> dict[str, float]:
-        """The summary of the cases under the names that are tracked: val_dice, val_dice_std, val_lesions, ..."""
+        """The summary of the cases under the names that are tracked: val_dice, val_dice_std, val_hd95, ..."""
         return {
             f"{self.prefix}_{key.removesuffix('_mean')}": float(value) for key, value in self.summary.items()
         }
@@ -99,16 +97,12 @@ class CaseScores(Metric):
             parts = [Orientation(axcodes="RAS", labels=None)(part) for part in parts]
         shown: dict[str, Any] = {"spacing": affine_to_spacing(parts[0].affine, r=spatial).tolist()}
         grey, true, predicted = parts[0][0].numpy(), _mask(parts[1]), _mask(parts[2])
-        part = np.s_[...]
         if spatial == 3:
-            area = (true if true.any() else predicted).sum(axis=(0, 1))
-            middle = int(area.argmax()) if area.any() else true.shape[2] // 2
-            first = int(np.clip(middle - SHOWN_SLICES // 2, 0, max(0, true.shape[2] - SHOWN_SLICES)))
-            part = np.s_[:, :, first : first + SHOWN_SLICES]
+            shown["numbers"] = report.telling_slices([true, predicted], true.shape)
         if self.display_range is not None:
             grey = np.clip(grey, *self.display_range)
         for name, array in (("image", grey), ("truth", true), ("prediction", predicted)):
-            shown[name] = array[part].copy()
+            shown[name] = array[..., shown["numbers"]] if spatial == 3 else array
         return shown
 
 

@@ -10,10 +10,11 @@ import resource, torch
 from pipelines.allocator import reuse_freed_memory
 if {reuse}:
     assert reuse_freed_memory()
-torch.zeros(20_000_000)
+for _ in range(10):
+    torch.ones(20_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
-    torch.zeros(20_000_000)
+    torch.ones(20_000_000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 

@@ -61,7 +61,8 @@ def test_the_best_epoch_leaves_its_cases_and_pictures(tmp_path):
     pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert pictures == ["best.png", "cases.png", "median.png", "worst.png"]
     image = scores.shown["volume-12"]["image"]
-    assert image.shape == (10, 12, 3)
+    assert image.shape == (10, 12, 2)
+    assert scores.shown["volume-12"]["numbers"] == [1, 2]
     assert (image.min(), image.max()) == (-100, 200)
 
 
@@ -71,7 +72,7 @@ def test_pictures_are_in_ras(tmp_path):
     # The affine above points left and back, so both axes are turned round.
     expected = np.zeros((10, 12), bool)
     expected[BOX[:2]] = True
-    assert np.array_equal(scores.shown["volume-12"]["truth"][..., 1], expected[::-1, ::-1])
+    assert np.array_equal(scores.shown["volume-12"]["truth"][..., 0], expected[::-1, ::-1])
 
 
 def test_a_worse_epoch_leaves_the_cases_of_the_best_alone(tmp_path):

@@ -1,0 +1,29 @@
+"""The datasets: one file each, which knows how its data lies on disk.
+
+    from pipelines import datasets
+
+    cases = datasets.get("lits").index("data/lits")
+
+A dataset's module has `index(root)`, its cases as a MONAI datalist, `check(root)`, what is wrong with the
+data, and `phantom(root)`, which writes data in the same layout.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from pipelines.errors import DataError
+
+MODULES = {"lits": "pipelines.datasets.lits"}
+
+
+def get(name: str) -> ModuleType:
+    """The module of a dataset, imported now.
+
+    Raises:
+        DataError: for an unknown name.
+    """
+    if name not in MODULES:
+        raise DataError(f"expected one of the datasets {', '.join(sorted(MODULES))}, found {name!r}")
+    return import_module(MODULES[name])

@@ -1,0 +1,33 @@
+"""A short name for the content of a dataset, the same on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+ENDS = 65536  # bytes hashed at each end of a file: headers differ, and so does the last compressed block
+
+
+def fingerprint(cases: Iterable[dict[str, str]]) -> str:
+    """Hash names, sizes and both ends of all files of a dataset.
+
+    Whole files would take minutes for a hundred gigabytes; two versions of an image that agree in size and
+    in the first and last 64 KiB are taken for the same.
+
+    Args:
+        cases: MONAI datalist with `image` and, where there is one, `label`.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for case in sorted(cases, key=lambda case: Path(case["image"]).name):
+        for file in (Path(case[key]) for key in ("image", "label") if key in case):
+            size = file.stat().st_size
+            digest.update(f"{file.name}:{size}:".encode())
+            with file.open("rb") as content:
+                digest.update(content.read(ENDS))
+                content.seek(max(0, size - ENDS))
+                digest.update(content.read(ENDS))
+    return digest.hexdigest()[:16]

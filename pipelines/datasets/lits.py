@@ -1,0 +1,323 @@
+"""LiTS, liver lesions in CT: how the data lies on disk, as downloaded.
+
+Two layouts hold the same images (Bilic et al., The Liver Tumor Segmentation Benchmark, 2023): the challenge's
+own, `volume-N.nii` and `segmentation-N.nii` in any sub-folders and `test-volume-N.nii` without labels, and
+`Task03_Liver` of the Medical Segmentation Decathlon. Labels are 0, 1 for the liver and 2 for a tumour.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.datasets import checking, nifti
+from pipelines.datasets.checking import Finding, natural
+from pipelines.datasets.lits_phantom import phantom
+from pipelines.errors import DataError
+
+__all__ = ["LABELS", "check", "index", "phantom"]
+
+LABELS = {0: "background", 1: "liver", 2: "tumour"}
+AIR = -1024  # the lowest HU of a 12-bit scanner; below it lies padding
+
+# How many times larger or smaller than the median is worth a warning. Sound LiTS cases hold 42 to 1026 slices
+# of 0.45 to 6 mm, while nearly all are 512 pixels wide.
+SIZES = {"width": 1.5, "depth": 1.5, "slice count": 8, "pixel spacing": 1.5, "slice spacing": 8}
+
+Report = Callable[[str, str, Path, str], None]  # takes severity, kind, file and message
+
+_RAW = re.compile(r"(test-volume|volume|segmentation)-(\d+)\.nii(\.gz)?")
+_DECATHLON = re.compile(r"(liver)_(\d+)\.nii(\.gz)?")
+
+
+class Case(NamedTuple):
+    """One examination; a missing file is None, and a test case is expected to have no label."""
+
+    name: str
+    patient: str
+    image: Path | None
+    label: Path | None
+    test: bool = False
+
+
+def index(root: str | Path, labelled: bool = True) -> list[dict]:
+    """The cases of a dataset as a MONAI datalist, sorted by number.
+
+    Args:
+        root: the folder that holds the data, in sub-folders or not.
+        labelled: list the cases with a segmentation; False lists every volume, the test volumes after the
+            others, without a label.
+
+    Returns:
+        Entries such as `{"case": "volume-12", "patient": "12", "image": path, "label": path}`. One patient is
+        one case; a test volume's patient is "test-12", since its numbers begin at 0 again.
+
+    Raises:
+        DataError: where there is no data, a partner is missing, or a number occurs twice.
+    """
+    root = Path(root)
+    cases, findings = _discover(root)
+    hint = f", in {root}; see all that is wrong with: featherseg check lits {root}"
+    for finding in findings:
+        if finding.kind == "twice" or labelled:
+            raise DataError(finding.message + hint)
+    if labelled:
+        chosen = [case for case in cases if not case.test]
+        if not chosen:
+            raise _no_data(root, "only test volumes, which have no segmentation")
+        return [
+            {"case": c.name, "patient": c.patient, "image": str(c.image), "label": str(c.label)}
+            for c in chosen
+        ]
+    return [{"case": c.name, "patient": c.patient, "image": str(c.image)} for c in cases if c.image]
+
+
+def check(
+    root: str | Path, workers: int = 2, progress: bool | None = None, split: str | Path | None = None
+) -> list[Finding]:
+    """Read every file to its end and list what is wrong or unusual, the worst first.
+
+    Args:
+        root: as for `index`.
+        workers: how many processes read; each holds one slab of a volume in memory at a time.
+        progress: show a bar on standard error; None shows it on a terminal only.
+        split: a split file (see `pipelines.folds`) to compare with the data.
+
+    Raises:
+        DataError: where there is no data at all, or the split file is not one.
+    """
+    root = Path(root)
+    cases, findings = _discover(root)
+    if split is not None:
+        findings += checking.check_split(split, [c.patient for c in cases if c.image and c.label])
+    results = checking.each(partial(_examine, root), cases, workers, progress)
+    findings += [finding for found, _ in results for finding in found]
+    return checking.ordered(findings + _compare([facts for _, facts in results if facts]))
+
+
+def _discover(root: Path) -> tuple[list[Case], list[Finding]]:
+    """Every case with its files, sorted by number with tests last, and what is missing or there twice."""
+    if not root.is_dir():
+        raise _no_data(root, "no such folder")
+    for folder in (root, root / "Task03_Liver"):
+        if (folder / "imagesTr").is_dir():
+            files, findings = _decathlon_files(root, folder)
+            break
+    else:
+        files, findings = _raw_files(root), []
+    if not files:
+        raise _no_data(root, "neither")
+
+    cases: dict[str, dict[str, Path]] = {}
+    for name, part, path in files:
+        case = cases.setdefault(name, {})
+        if part in case:
+            first, second = _relative(case[part], root), _relative(path, root)
+            message = f"expected {name} once, found {first} and {second}"
+            findings.append(Finding("error", "twice", name, first, message))
+        else:
+            case[part] = path
+    found = []
+    for name, parts in cases.items():
+        test = "test" in parts
+        number = name[re.search(r"\d", name).start() :]
+        patient = f"test-{number}" if name.startswith("test-") else number
+        case = Case(name, patient, parts.get("image", parts.get("test")), parts.get("label"), test)
+        found.append(case)
+        known = any(f.kind == "missing" and f.case == name for f in findings)
+        if not (test or known) and (case.image is None or case.label is None):
+            have, lack = ("image", "segmentation") if case.image else ("label", "volume")
+            file = _relative(parts[have], root)
+            message = f"expected a {lack} for {file}, found none"
+            findings.append(Finding("error", "missing", name, file, message))
+    return sorted(found, key=lambda case: (case.test, natural(case.name))), findings
+
+
+def _raw_files(root: Path) -> list[tuple[str, str, Path]]:
+    """Case, part ("image", "label" or "test") and path of every file in the challenge's layout."""
+    kinds = {"volume": "image", "segmentation": "label", "test-volume": "test"}
+    files = []
+    for folder, _, names in sorted(os.walk(root, followlinks=True)):
+        for name in sorted(names):
+            if match := _RAW.fullmatch(name):
+                case = f"{'test-' if match[1] == 'test-volume' else ''}volume-{int(match[2])}"
+                files.append((case, kinds[match[1]], Path(folder) / name))
+    return files
+
+
+def _decathlon_files(root: Path, folder: Path) -> tuple[list[tuple[str, str, Path]], list[Finding]]:
+    """The same for the Decathlon's layout, from its dataset.json where it has one."""
+    listing = folder / "dataset.json"
+    if listing.is_file():
+        listed = _read_listing(listing)
+    else:
+        parts = {"imagesTr": "image", "labelsTr": "label", "imagesTs": "test"}
+        listed = [
+            (part, path) for name, part in parts.items() for path in sorted((folder / name).glob("*.nii*"))
+        ]
+    files, findings = [], []
+    for part, path in listed:
+        match = _DECATHLON.fullmatch(path.name)
+        if not match:
+            if listing.is_file():
+                raise DataError(f"expected names such as liver_12.nii.gz in {listing}, found {path.name}")
+            continue  # such as the ._liver_12.nii.gz that macOS leaves in an archive
+        case = f"liver_{int(match[2])}"
+        if path.is_file():
+            files.append((case, part, path))
+        else:
+            file = _relative(path, root)
+            message = f"expected {file}, which {listing.name} lists, found no such file"
+            findings.append(Finding("error", "missing", case, file, message))
+    return files, findings
+
+
+def _read_listing(listing: Path) -> list[tuple[str, Path]]:
+    """Part and path of every file in a dataset.json; a test case is a string or, like the others, a dict."""
+    try:
+        content = json.loads(listing.read_text("utf-8"))
+        files = [(part, entry[part]) for entry in content["training"] for part in ("image", "label")]
+        tests = content.get("test", [])
+        files += [("test", entry["image"] if isinstance(entry, dict) else entry) for entry in tests]
+        return [(part, listing.parent / path) for part, path in files]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f'expected "training" with images and labels in {listing}, found {type(error).__name__}: {error};'
+            " unpack the archive again, or remove this file to pair imagesTr with labelsTr by name"
+        ) from None
+
+
+def _no_data(root: Path, found: str) -> DataError:
+    return DataError(
+        "expected volume-N.nii[.gz] with segmentation-N.nii[.gz], or Task03_Liver with imagesTr and labelsTr,"
+        f" in {root}, found {found}; the data comes from the LiTS challenge on CodaLab or as Task03 from"
+        " medicaldecathlon.com, and a phantom is made with: featherseg phantom lits --out data/lits"
+    )
+
+
+def _relative(path: Path, root: Path) -> str:
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+class _Facts(NamedTuple):
+    """What is compared between cases: the hash of the voxels, and the sizes where they are to be trusted."""
+
+    case: str
+    file: str
+    digest: str
+    sizes: dict[str, float]
+
+
+def _examine(root: Path, case: Case) -> tuple[list[Finding], _Facts | None]:
+    """What is wrong with one case on its own."""
+    findings: list[Finding] = []
+
+    def report(severity: str, kind: str, path: Path, message: str) -> None:
+        findings.append(Finding(severity, kind, case.name, _relative(path, root), message))
+
+    image = mask = facts = None
+    if case.image:
+        try:
+            image = nifti.read_image(case.image)
+        except nifti.READ_ERRORS as error:
+            report("error", "unreadable", case.image, _unreadable(error))
+    if case.label:
+        try:
+            mask = nifti.read_mask(case.label)
+        except nifti.READ_ERRORS as error:
+            report("error", "unreadable", case.label, _unreadable(error))
+    for part, path in ((image, case.image), (mask, case.label)):
+        if part and len(part.header.shape) != 3:
+            report("error", "not-3d", path, f"expected a volume of 3 axes, found shape {part.header.shape}")
+    if image:
+        _examine_image(image, case.image, report)
+        facts = _Facts(case.name, _relative(case.image, root), image.digest, _sizes(image.header))
+    if mask:
+        _examine_mask(mask, case.label, report)
+    if image and mask and len(image.header.shape) == len(mask.header.shape) == 3:
+        _examine_geometry(image.header, mask.header, case.label, report)
+    return findings, facts
+
+
+def _unreadable(error: Exception) -> str:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return f"cannot be read to its end; download or unpack it again ({reason})"
+
+
+def _examine_image(image: nifti.Image, path: Path, report: Report) -> None:
+    if image.nonfinite:
+        message = f"expected HU, found {image.nonfinite} voxels that are NaN or infinite"
+        report("error", "nonfinite", path, message)
+    if image.high <= 1 or image.low >= 0 or image.low == image.high:
+        message = f"expected about -1024 to 3071 HU, found {image.low:g} to {image.high:g}: rescaled?"
+        report("warning", "intensity", path, message)
+    if image.low < AIR:
+        report("note", "padding", path, f"the lowest value is {image.low:g} HU: padding below air at {AIR}")
+    if _tells_nothing(image.header):
+        message = "identity affine with 1 mm spacing, as copies of 3D-IRCADb have: the true geometry is lost"
+        report("note", "identity", path, message)
+
+
+def _examine_mask(mask: nifti.Mask, path: Path, report: Report) -> None:
+    strange = [value for value in mask.counts if value not in LABELS]
+    if strange:
+        values = ", ".join(f"{value:g}" for value in strange[:5]) + (", ..." if len(strange) > 5 else "")
+        message = f"expected labels 0, 1 (liver) and 2 (tumour), found {values} as well"
+        report("error", "labels", path, message)
+    elif 1 not in mask.counts:
+        report("warning", "no-liver", path, "expected a liver (label 1), found none in the whole mask")
+    elif 2 not in mask.counts:
+        report("note", "no-lesion", path, "no tumour (label 2) in this case")
+
+
+def _examine_geometry(image: nifti.Header, mask: nifti.Header, path: Path, report: Report) -> None:
+    if image.shape != mask.shape:
+        report("error", "shape", path, f"expected its volume's shape {image.shape}, found {mask.shape}")
+        return
+    gap = checking.affine_gap(image.affine, mask.affine, image.shape)
+    if gap > 1:
+        message = f"expected its volume's affine, found one that puts a corner {gap:.1f} voxels away"
+        report("error", "affine", path, message)
+    elif gap > 1e-3:
+        message = f"its affine differs from its volume's by {gap:.3f} voxels at a corner"
+        report("warning", "affine", path, message)
+
+
+def _tells_nothing(header: nifti.Header) -> bool:
+    """Whether the affine is the identity, up to the directions of the axes."""
+    return np.allclose(np.abs(header.affine), np.eye(4))
+
+
+def _sizes(header: nifti.Header) -> dict[str, float]:
+    """Sizes along the patient's axes; no spacing where the affine is not to be trusted."""
+    if len(header.shape) != 3:
+        return {}
+    width, depth, slices = (int(axis) for axis in header.patient_axes)
+    sizes = {"width": header.shape[width], "depth": header.shape[depth], "slice count": header.shape[slices]}
+    if not _tells_nothing(header):
+        sizes |= {"pixel spacing": header.spacing[width], "slice spacing": header.spacing[slices]}
+    return {name: float(value) for name, value in sizes.items()}
+
+
+def _compare(facts: list[_Facts]) -> list[Finding]:
+    """Duplicates and sizes far from the others'."""
+    findings = []
+    by_case = {f.case: f for f in facts}
+    for names in checking.repeats({f.case: f.digest for f in facts}):
+        first, *others = sorted(names, key=natural)
+        for name in others:
+            message = f"holds the same voxels as {by_case[first].file}, so that folds could share them"
+            findings.append(Finding("error", "duplicate", name, by_case[name].file, message))
+    for size, factor in SIZES.items():
+        far, median = checking.outliers({f.case: f.sizes[size] for f in facts if size in f.sizes}, factor)
+        for name in far:
+            message = f"{size} of {by_case[name].sizes[size]:.3g}, far from the median of {median:.3g}"
+            findings.append(Finding("warning", "outlier", name, by_case[name].file, message))
+    return findings

@@ -1,0 +1,25 @@
+import shutil
+
+from pipelines.datasets.fingerprint import fingerprint
+
+
+def test_the_same_content_elsewhere_has_the_same_name(cases, tmp_path):
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for case in cases:
+        for key in ("image", "label"):
+            shutil.copy(case[key], moved)
+    there = [
+        {**case, **{key: str(moved / case[key].rsplit("/", 1)[1]) for key in ("image", "label")}}
+        for case in cases
+    ]
+    assert fingerprint(there) == fingerprint(cases) == fingerprint(cases[::-1])
+
+
+def test_a_changed_an_added_and_a_missing_case_change_it(cases):
+    before = fingerprint(cases)
+    assert fingerprint(cases[:2]) != before
+    with open(cases[0]["label"], "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    assert fingerprint(cases) != before
