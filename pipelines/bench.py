@@ -191,6 +191,7 @@ def preparing(folder: Path) -> Iterator[tuple[str, float, str]]:
     steps = [parser.get_parsed_content("loading"), *([one] for one in parser.get_parsed_content("preparing"))]
     torch.set_num_threads(1)  # as in each of the workers that share the cores
     chain = parser.get_parsed_content("preprocessing")
+    SliceDataset([case], chain, cache_dir=folder / "warm-up", workers=0)
     start = time.perf_counter()
     SliceDataset([case], chain, cache_dir=folder / "cache", workers=0)
     whole = time.perf_counter() - start
