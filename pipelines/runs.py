@@ -86,6 +86,20 @@ def recorded(output_dir: str, key: str) -> Any:
     return read_json(Path(output_dir) / "run.json")[key]
 
 
+def require(output_dir: str, **expected: Any) -> None:
+    """Refuse to go on with other values than a run was trained with, such as another fold.
+
+    Raises:
+        DataError: names the value; cases of another fold are cases that the network was trained on.
+    """
+    for key, value in expected.items():
+        if value != recorded(output_dir, key):
+            raise DataError(
+                f"expected {key} {recorded(output_dir, key)}, with which {output_dir} was trained, found "
+                f"{value}; leave --{key} out, or give --run_name of another run"
+            )
+
+
 def code_version() -> str:
     """The commit of the working copy, marked where it was changed since; the release where there is none."""
     here = Path(__file__).parent

@@ -17,6 +17,7 @@ from monai.transforms import Orientation
 from monai.utils import convert_to_tensor
 
 from pipelines import report, scoring
+from pipelines.datasets.checking import natural
 
 
 class CaseScores(Metric):
@@ -71,7 +72,7 @@ class CaseScores(Metric):
             parts: list[Any] = [None] * idist.get_world_size()
             torch.distributed.all_gather_object(parts, self.rows)
             self.rows = [row for part in parts for row in part]
-        self.rows.sort(key=lambda row: _natural(row["case"]))
+        self.rows.sort(key=lambda row: natural(row["case"]))
         self.summary = scoring.summarize(self.rows)
         return self.summary["dice_mean"]
 
@@ -104,12 +105,6 @@ class CaseScores(Metric):
         for name, array in (("image", grey), ("truth", true), ("prediction", predicted)):
             shown[name] = array[..., shown["numbers"]] if spatial == 3 else array
         return shown
-
-
-def _natural(name: str) -> tuple[Any, ...]:
-    """Sort volume-9 before volume-10."""
-    digits = "".join(one if one.isdigit() else " " for one in name).split()
-    return ("".join(one for one in name if not one.isdigit()), [int(one) for one in digits])
 
 
 def _mask(volume: torch.Tensor) -> np.ndarray:

@@ -97,6 +97,15 @@ def test_the_configuration_that_runs_is_found_with_its_values(workspace):
     assert again.get_parsed_content("nested").in_features == 8
 
 
+def test_another_fold_than_that_of_the_training_is_refused(workspace):
+    run = start(workspace)
+    runs.require(str(run.folder), fold=0)
+    with pytest.raises(
+        DataError, match="expected fold 0, with which runs/lits/a was trained, found 1; leave --fold"
+    ):
+        runs.require(str(run.folder), fold=1)
+
+
 def test_flags_come_as_text_from_the_command_line():
     assert [runs.flag(value) for value in (True, "true", "True", 1)] == [True] * 4
     assert [runs.flag(value) for value in (False, "false", "no", 0)] == [False] * 4
