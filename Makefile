@@ -34,7 +34,7 @@ demo: install  ## phantom, training, evaluation and segmentation in under 5 minu
 	    --dataset_dir "data/lits/Training Batch 1/volume-2.nii" --output_dir runs/lits/$(NAME)/masks
 	$(VENV)/bin/featherseg baseline runs/lits/$(NAME)
 	@echo
-	@echo "overlay of a held-out volume: runs/lits/$(NAME)/evaluation/pictures/best.png"
+	@echo "overlay of a held-out volume: runs/lits/$(NAME)/evaluation/pictures/median.png"
 	@echo "its mask:                     runs/lits/$(NAME)/masks/volume-2_mask.nii.gz"
 	@echo "the run in MLflow:            make mlflow, then open http://127.0.0.1:5000"
 

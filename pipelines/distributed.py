@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from datetime import timedelta
 
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+
+from pipelines.errors import DataError
 
 PATIENCE = timedelta(hours=6)  # one process may prepare large volumes while the others wait
 
@@ -14,6 +17,19 @@ PATIENCE = timedelta(hours=6)  # one process may prepare large volumes while the
 def start() -> None:
     """Join the processes that `torchrun` started: NCCL between GPUs, gloo between CPUs."""
     idist.initialize("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+
+
+def enough(cases: Sized) -> None:
+    """Refuse to share out fewer cases than there are processes: one without any would hold up the others.
+
+    Raises:
+        DataError: names both numbers.
+    """
+    if len(cases) < idist.get_world_size():
+        raise DataError(
+            f"expected at least one case for each of {idist.get_world_size()} processes, found {len(cases)} "
+            "held out; start fewer processes, or hold out more with a lower --num_folds"
+        )
 
 
 class SyncBuffers:

@@ -139,11 +139,13 @@ class TrainingRecord:
         shown = ("epoch", "train_loss", "val_dice", "val_iou", "val_hd95", "lr")
         history = [{k: v for k, v in epoch.items() if k in shown} for epoch in self.tracker.metrics()]
         report.curves(history, curves)
-        pictures = {"Training": curves}
+        pictures = {"Training curves": curves}
         if (folder / "cases.csv").is_file():
             rows = scoring.read_cases(folder / "cases.csv")
-            pictures |= {path.stem.capitalize(): path for path in sorted(folder.glob("pictures/*.png"))}
-            pictures.pop("Curves", None)
+            names = {"cases": "Dice of each case", "best": "The best case", "median": "The median case"}
+            for name, caption in {**names, "worst": "The worst case"}.items():
+                if (folder / "pictures" / f"{name}.png").is_file():
+                    pictures[caption] = folder / "pictures" / f"{name}.png"
             facts = {**self.run.note["facts"], "seed": self.run.note["values"].get("seed")}
             facts |= {"fold": self.run.note["fold"], "best epoch": self.evaluator.state.best_metric_epoch}
             title = f"{self.run.bundle}: held-out cases at the best epoch, on the network's grid"

@@ -216,6 +216,6 @@ class EvaluationReport:
         pictures = write_pictures(self.scores, self.folder / "pictures")
         report.write_report(self.folder, self.title, summary, rows, self.facts, pictures)
         print(scoring.format_table(rows, summary))
-        print(f"report: {self.folder / 'report.md'}\npicture: {list(pictures.values())[-1]}")
+        print(f"report: {self.folder / 'report.md'}\npictures: {self.folder / 'pictures'}")
         if self.record is not None:
             self.record(self.scores.figures(), self.folder)

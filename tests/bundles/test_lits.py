@@ -92,6 +92,19 @@ def test_evaluation_scores_the_held_out_volumes_in_their_own_geometry(trained):
     assert "test_dice" in next(run for run in found if run.info.run_name == "a").data.metrics
 
 
+def test_a_fixed_threshold_is_scored_on_the_same_volumes(trained):
+    folder, _ = trained
+    words = [sys.executable, "-m", "pipelines.cli", "baseline", "runs/lits/a"]
+    done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("mean ± std. dev.") == 2
+    network, fixed = (
+        {row["case"]: row["lesions"] for row in read_cases(folder / f"runs/lits/a/evaluation/{name}.csv")}
+        for name in ("cases", "baseline")
+    )
+    assert network == fixed
+
+
 def test_a_finished_run_is_not_trained_over(trained):
     folder, _ = trained
     out = run(folder, "training", TRAIN, expect=1, run_name="a", max_epochs=2, num_folds=3, **SMALL)

@@ -1,8 +1,10 @@
+import pytest
 import torch
 from ignite.engine import Engine
 
 from pipelines import distributed
-from pipelines.distributed import SyncBuffers
+from pipelines.distributed import SyncBuffers, enough
+from pipelines.errors import DataError
 
 
 def test_statistics_are_shared_at_the_end_of_each_epoch(monkeypatch):
@@ -22,6 +24,14 @@ def test_statistics_are_shared_at_the_end_of_each_epoch(monkeypatch):
     assert seen == [(1, 0), (2, 0), (3, 0), (4, 0), (5, 3), (6, 3), (7, 3), (8, 3)]
     assert len(sent) == 6
     assert all(src == 0 for _, src in sent)
+
+
+def test_fewer_cases_than_processes_are_refused(monkeypatch):
+    enough([1])
+    monkeypatch.setattr(distributed.idist, "get_world_size", lambda: 2)
+    enough([1, 2])
+    with pytest.raises(DataError, match="for each of 2 processes, found 1 held out"):
+        enough([1])
 
 
 def test_one_process_sends_nothing(monkeypatch):
