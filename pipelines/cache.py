@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
+import io
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -13,6 +15,7 @@ from typing import Any
 
 import ignite.distributed as idist
 import monai
+import nibabel
 import numpy as np
 import torch
 from monai.data import ImageReader, MetaTensor
@@ -21,7 +24,7 @@ from tqdm import tqdm
 
 from pipelines.cases import load_case
 from pipelines.errors import DataError
-from pipelines.files import read_json, remove_leftovers, write_json, writing_error, written_whole
+from pipelines.files import read_json, remove_leftovers, write_bytes, write_json, writing_error
 
 CACHE_FORMAT = 1
 
@@ -46,6 +49,8 @@ def describe(thing: Any) -> Any:
         return [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
     if isinstance(thing, (np.generic, np.dtype, torch.dtype)):
         return str(thing)
+    if isinstance(thing, functools.partial):
+        return ["partial", describe([thing.func, thing.args, thing.keywords])]
     if inspect.isclass(thing) or inspect.isroutine(thing):
         return [thing.__module__, thing.__qualname__, _source(thing)]
     kind = type(thing)
@@ -61,13 +66,17 @@ def _is_state(owner: Any, key: str, value: Any) -> bool:
 
 
 def _source(thing: Any) -> str | None:
-    """The source of what does not belong to a versioned package: our transforms, a user's function."""
-    if thing.__module__.split(".")[0] in ("monai", "torch", "numpy", "builtins"):
+    """The code of what does not belong to a versioned package: our transforms, a user's function."""
+    if (thing.__module__ or "").split(".")[0] in ("monai", "torch", "numpy", "builtins"):
         return None
     try:
-        return hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()
-    except (OSError, TypeError):
-        return None
+        text = inspect.getsource(thing)
+    except (OSError, TypeError):  # an expression of a configuration has no file
+        code = getattr(thing, "__code__", None)
+        if code is None:
+            raise ValueError(f"the preprocessing is cached, so the code of {thing} must be known") from None
+        text = repr((code.co_code, code.co_consts, code.co_names))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _identity(file: str) -> list[Any]:
@@ -116,7 +125,8 @@ class VolumeCache:
         self.data = list(data)
         self.folder = Path(folder)
         self.preprocessing = preprocessing
-        recipe = [CACHE_FORMAT, monai.__version__, describe(preprocessing)]
+        versions = [monai.__version__, torch.__version__, np.__version__, nibabel.__version__]
+        recipe = [CACHE_FORMAT, versions, describe(preprocessing)]
         self._recipe = json.dumps(recipe, sort_keys=True)
         self.facts = self._prepare(workers)
 
@@ -146,9 +156,10 @@ class VolumeCache:
             raise writing_error(error, self.folder / "cache") from error
         remove_leftovers(self.folder)
         keys = [self._key(case) for case in self.data]
-        missing = [(case, key) for case, key in zip(self.data, keys, strict=True) if self._facts(key) is None]
-        # Each process of a distributed run prepares its share and then waits for the others.
-        share = missing[idist.get_rank() :: idist.get_world_size()]
+        # Each process of a distributed run prepares its share and then waits for the others. Who prepares
+        # what does not depend on what is there already, since that changes while they look.
+        own = list(zip(self.data, keys, strict=True))[idist.get_rank() :: idist.get_world_size()]
+        share = [(case, key) for case, key in own if self._facts(key) is None]
         failure = None
         if share:
             loader = torch.utils.data.DataLoader(
@@ -185,9 +196,10 @@ class VolumeCache:
         stack = _compact(np.concatenate([part.astype(np.float32) for part in parts]), case)
         stack = np.ascontiguousarray(stack.transpose(3, 0, 1, 2))
         channels = len(parts[0])
-        with written_whole(self.folder / f"{key}.npy") as beside:
-            np.save(beside, stack, allow_pickle=False)
-            size = beside.stat().st_size
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(stack))
+        size = header.tell() + stack.nbytes
+        write_bytes(self.folder / f"{key}.npy", header.getbuffer(), stack.data)
         write_json(
             self.folder / f"{key}.json",
             {

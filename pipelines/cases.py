@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from monai.data import Dataset
 from monai.transforms import LoadImage
 
-from pipelines.errors import DataError
+from pipelines.errors import DataError, causes
 from transforms import VolumeError
 
 FILES = ("image", "label")
 READERS = ["ITKReader", "NibabelReader"]  # the last one that knows the name's ending reads the file
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _unreadable(case: dict[str, Any]) -> tuple[str, str] | None:
@@ -31,7 +25,7 @@ def _unreadable(case: dict[str, Any]) -> tuple[str, str] | None:
         try:
             load(file)
         except Exception as error:
-            reason = list(_causes(error))[-1]
+            reason = list(causes(error))[-1]
             return file, f"{type(reason).__name__}: {reason}".splitlines()[0]
     return None
 
@@ -46,7 +40,7 @@ def load_case(case: dict[str, Any], transform: Callable[[dict[str, Any]], dict[s
     try:
         return transform(case)
     except Exception as error:
-        for cause in _causes(error):
+        for cause in causes(error):
             if isinstance(cause, (VolumeError, DataError)):
                 raise DataError(str(cause)) from error
         culprit = _unreadable(case)

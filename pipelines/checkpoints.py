@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from pipelines.errors import DataError
-from pipelines.files import read_json, written_whole
+from pipelines.files import read_json, write_bytes
 
 BEST, LAST = "model.pt", "last.pt"
 
@@ -40,12 +41,20 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss_next))
 
 
+def save(state: Any, path: Path) -> None:
+    """`torch.save` to a file that is whole or not there."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_bytes(path, content.getbuffer())
+
+
 class Checkpoints:
     """Keep `model.pt` (weights of the best epoch) and `last.pt` (everything, of the last whole epoch).
 
-    Attach it to the trainer as its last handler, so that an epoch's validation, learning rate and tracking
-    are done before it is kept. Both files are replaced whole, so a kill at any moment leaves the previous
-    ones. `last.pt` holds tensors and plain values only and loads with `weights_only=True`.
+    Attach it to the trainer after the handlers of validation, learning rate and tracking, so that these are
+    done before an epoch is kept. Both files are replaced whole, so a kill at any moment leaves the previous
+    ones; a run killed after its last epoch has no epoch left, and only ends again. `last.pt` holds tensors
+    and plain values only and loads with `weights_only=True`.
 
     Args:
         folder: of the run.
@@ -55,7 +64,7 @@ class Checkpoints:
         resume: at the start, go on from `last.pt`; without one, start from the beginning.
 
     Raises:
-        DataError: the checkpoint to resume from does not fit, or its training is over already.
+        DataError: the checkpoint to resume from does not fit, or its epochs are no whole passes.
     """
 
     def __init__(
@@ -87,16 +96,14 @@ class Checkpoints:
             return
         best = self.evaluator.state
         if best.best_metric_epoch == trainer.state.epoch:
-            with written_whole(self.folder / BEST) as beside:
-                torch.save(self.parts["network"].state_dict(), beside)
+            save(self.parts["network"].state_dict(), self.folder / BEST)
         state = {key: part.state_dict() for key, part in self.parts.items()}
         state["progress"] = {"epoch": trainer.state.epoch, "iteration": trainer.state.iteration}
         state["best"] = {"metric": float(best.best_metric), "epoch": best.best_metric_epoch}
         state["random"] = states
         if getattr(trainer, "scaler", None) is not None:
             state["scaler"] = trainer.scaler.state_dict()
-        with written_whole(self.folder / LAST) as beside:
-            torch.save(state, beside)
+        save(state, self.folder / LAST)
 
     def load(self, trainer: Engine) -> None:
         """Put everything into the state of `last.pt` where the run goes on."""
@@ -104,16 +111,18 @@ class Checkpoints:
         if not self.resume or not path.is_file():
             return
         state = torch.load(path, map_location=trainer.state.device, weights_only=True)
-        epoch = state["progress"]["epoch"]
-        if epoch >= trainer.state.max_epochs:
+        length = len(trainer.data_loader)
+        if trainer.state.epoch_length != length:
+            # Ignite goes on with the same pass over the data in the next epoch, which cannot be taken up.
             raise DataError(
-                f"expected epochs left to train, found that {path} has done {epoch} of "
-                f"{trainer.state.max_epochs}; raise --max_epochs to go on"
+                f"expected epochs of whole passes over the data to resume, {length} iterations, found an "
+                f"epoch_length of {trainer.state.epoch_length}; start the run anew"
             )
         load_state(self.parts["network"], state["network"], path)
         self.parts["optimizer"].load_state_dict(state["optimizer"])
         self.parts["lr_scheduler"].load_state_dict(state["lr_scheduler"])
-        trainer.state.epoch, trainer.state.iteration = epoch, state["progress"]["iteration"]
+        trainer.state.epoch = state["progress"]["epoch"]
+        trainer.state.iteration = state["progress"]["iteration"]
         self.evaluator.state.best_metric = state["best"]["metric"]
         self.evaluator.state.best_metric_epoch = state["best"]["epoch"]
         if "scaler" in state and getattr(trainer, "scaler", None) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from types import TracebackType
 
 
@@ -13,16 +14,16 @@ class DataError(ValueError):
     """
 
 
-def user_message(error: BaseException | None) -> str | None:
-    """The message of the `DataError` that caused `error`, or None where a bug did.
-
-    MONAI wraps what a transform or a config expression raises, so the cause is looked for along the chain.
-    """
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what caused it, the last cause last; MONAI wraps what transforms and expressions raise."""
     while error is not None:
-        if isinstance(error, DataError):
-            return str(error)
+        yield error
         error = error.__cause__ or error.__context__
-    return None
+
+
+def user_message(error: BaseException | None) -> str | None:
+    """The message of the `DataError` that caused `error`, or None where a bug did."""
+    return next((str(cause) for cause in causes(error) if isinstance(cause, DataError)), None)
 
 
 def one_line_errors() -> None:

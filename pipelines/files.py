@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import psutil
 
 from pipelines.errors import DataError
 
-PARTIAL = ".partial-"  # then the writer's process id, so that another process can tell a leftover
+PARTIAL = ".partial-"  # then the writer's process and machine, so that others can tell a leftover
 
 
 @contextlib.contextmanager
@@ -27,7 +28,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         DataError: where the folder cannot be written to or the disk is full; nothing is left behind.
     """
     path = Path(path)
-    beside = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    beside = path.with_name(f"{PARTIAL}{os.getpid()}@{platform.node()}@{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
@@ -41,11 +42,11 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
 def writing_error(error: OSError, path: Path) -> DataError | OSError:
     """The one-line error for a full disk or a folder without write access; other errors as they are."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DataError(
             f"expected room to write {path}, found the disk full; free some or choose another folder"
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
         return DataError(
             f"expected a folder that can be written to, found {path.parent} ({error.strerror}); "
             "change its permissions or choose another folder"
@@ -54,17 +55,30 @@ def writing_error(error: OSError, path: Path) -> DataError | OSError:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove what killed processes were writing in `folder`; what a living process writes stays."""
-    for leftover in Path(folder).glob(f"{PARTIAL}*"):
-        pid = leftover.name[len(PARTIAL) :].split("-", 1)[0]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+    """Remove what killed processes of this machine were writing in `folder` or below.
+
+    What a living process writes stays, and so does what another machine writes to a shared folder.
+    """
+    for leftover in Path(folder).rglob(f"{PARTIAL}*"):
+        pid, node, *_ = *leftover.name[len(PARTIAL) :].split("@", 2), ""
+        if node == platform.node() and pid.isdigit() and not psutil.pid_exists(int(pid)):
             leftover.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, *parts: Any) -> None:
+    """Write buffers one after the other, whole or not at all.
+
+    Through a file of Python's, since NumPy and PyTorch say of a full disk only that it was not written to.
+    """
+    with written_whole(path) as beside, beside.open("wb") as file:
+        for part in parts:
+            file.write(part)
 
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON, whole or not at all."""
     with written_whole(path) as beside:
-        beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        beside.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:

@@ -17,9 +17,8 @@ from ignite.engine import Engine, Events
 
 import networks
 from pipelines import report, scoring
-from pipelines.checkpoints import BEST
+from pipelines.checkpoints import BEST, save
 from pipelines.datasets.fingerprint import fingerprint
-from pipelines.files import written_whole
 from pipelines.runs import FAILED, FINISHED, Run, dead_runs
 from pipelines.tracking import Tracker, close_dead_runs
 
@@ -133,8 +132,7 @@ class TrainingRecord:
         """Write the report, hand everything to MLflow, and close the run."""
         folder = self.run.folder
         if not (folder / BEST).is_file():  # no epoch was validated
-            with written_whole(folder / BEST) as beside:
-                torch.save(self.network.state_dict(), beside)
+            save(self.network.state_dict(), folder / BEST)
         curves = folder / "pictures" / "curves.png"
         shown = ("epoch", "train_loss", "val_dice", "val_iou", "val_hd95", "lr")
         history = [{k: v for k, v in epoch.items() if k in shown} for epoch in self.tracker.metrics()]

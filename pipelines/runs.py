@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import platform
 import secrets
 import subprocess
 import time
@@ -18,10 +19,15 @@ from monai.bundle import ConfigParser
 
 from pipelines import folds
 from pipelines.errors import DataError
-from pipelines.files import read_json, remove_leftovers, write_json
+from pipelines.files import read_json, remove_leftovers, write_json, writing_error
 
 ROOT = Path("runs")
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+# What may change when a run goes on: where things are, and what computes them.
+MAY_CHANGE = {
+    *("resume", "run_name", "output_dir", "dataset_dir", "cache_dir", "bundle_root", "split_file"),
+    *("device", "amp", "num_workers"),
+}
 
 
 def flag(value: Any) -> bool:
@@ -175,7 +181,8 @@ class Run:
         """Make the folder, and write the split and the configuration beside what follows.
 
         Raises:
-            DataError: the folder holds another run and `resume` is off, or the other way round.
+            DataError: the folder holds another run and `resume` is off, or the other way round; the run that
+                is to go on is over, or began with other settings or data.
         """
         config, values = configuration()
         there = (self.folder / "run.json").is_file()
@@ -191,32 +198,56 @@ class Run:
             raise DataError(
                 f"expected a run to resume in {self.folder}, found none; leave --resume out to start one"
             )
+        before = self.note if there else {"started": time.time(), "key": secrets.token_hex(8)}
+        facts = {
+            "bundle": self.bundle,
+            "fold": fold,
+            "network": type(network).__name__,
+            "model_settings": model_settings,
+            "values": values,
+        }
+        if there:
+            self._check_same(before, facts, split)
         if idist.get_rank() == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise writing_error(error, self.folder / "run.json") from error
             remove_leftovers(self.folder)
-            before = self.note if there else {"started": time.time(), "key": secrets.token_hex(8)}
-            facts = {
-                "bundle": self.bundle,
-                "status": RUNNING,
+            process = {
+                "host": platform.node(),
                 "pid": os.getpid(),
                 "pid_started": psutil.Process().create_time(),
-                "fold": fold,
-                "network": type(network).__name__,
-                "model_settings": model_settings,
-                "code_version": code_version(),
-                "values": values,
             }
-            if there and split != folds.read_split(self.folder / "split.json"):
-                raise DataError(
-                    f"expected the split of {self.folder / 'split.json'}, found that the dataset or the "
-                    "split changed since; resume with the same data, or start a new run"
-                )
+            facts |= {"status": RUNNING, "code_version": code_version(), **process}
+            # Last comes run.json, which makes the folder a run.
             folds.write_split(self.folder / "split.json", split)
             write_json(self.folder / "config.json", config)
             write_json(self.folder / "run.json", {**before, **facts})
             print(f"run {self.bundle}/{self.name}: {self.folder}{' (resumed)' if there else ''}")
         if idist.get_world_size() > 1:
             idist.barrier()
+
+    def _check_same(self, before: dict[str, Any], now: dict[str, Any], split: list[list[str]]) -> None:
+        """Refuse to go on with a run that is over, or with other settings or data than it began with."""
+        if before["status"] == FINISHED:
+            raise DataError(
+                f"expected a run that is not over, found {self.folder} finished; give another --run_name"
+            )
+        pairs = {key: (before[key], now[key]) for key in ("network", "fold", "model_settings")}
+        keys = before["values"].keys() | now["values"].keys()
+        pairs |= {key: (before["values"].get(key), now["values"].get(key)) for key in keys - MAY_CHANGE}
+        for key, (then, given) in sorted(pairs.items()):
+            if then != given:
+                raise DataError(
+                    f"expected {key}={then}, with which {self.folder} began, found {given}; resume with the "
+                    "options that it was started with"
+                )
+        if split != folds.read_split(self.folder / "split.json"):
+            raise DataError(
+                f"expected the split of {self.folder / 'split.json'}, found that the dataset or the "
+                "split changed since; resume with the same data, or start a new run"
+            )
 
     def end(self, status: str) -> None:
         """Note how the run ended."""
@@ -227,7 +258,8 @@ def dead_runs(bundle: str) -> list[Run]:
     """Runs under `runs/` that claim to be running though their process is gone, killed without a word."""
     dead = []
     for run in _runs(bundle):
-        if run["status"] == RUNNING and not _alive(run["pid"], run["pid_started"]):
+        here = run["host"] == platform.node()
+        if run["status"] == RUNNING and here and not _alive(run["pid"], run["pid_started"]):
             dead.append(Run(run["folder"], bundle))
     return dead
 

@@ -288,7 +288,7 @@ def format_table(rows: Iterable[Mapping[str, Any]], summary: Mapping[str, float]
 
     text = io.StringIO()
     # A case may be called anything, [red] too; and the text is the same whatever terminal asks for it.
-    console = Console(file=text, width=120, markup=False, highlight=False, emoji=False, color_system=None)
+    console = Console(file=text, width=160, markup=False, highlight=False, emoji=False, color_system=None)
     console.print(table)
     console.print(
         f"Of {summary['cases']} cases: missed {summary['cases_missed']}, false alarm "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,9 +47,11 @@ def inputs(path: str | Path, modality: str, bundle: str) -> list[dict[str, Any]]
     if not path.is_dir():
         raise DataError(f"expected images to segment at {path}, found nothing there; see --dataset_dir")
     try:
-        return datasets.get(bundle).index(str(path), labelled=False)
+        known = datasets.get(bundle).index(str(path), labelled=False)
     except DataError:
-        pass  # not the dataset in its own layout: any folder of images will do
+        known = []  # not the dataset in its own layout: any folder of images will do
+    if known:
+        return _without_strangers(path, known, bundle)
     volumes = sorted(one for one in path.iterdir() if one.name.endswith(NIFTI) and one.name[0] != ".")
     if volumes:
         cases = [{"image": str(one), "case": _stem(one)} for one in volumes]
@@ -56,6 +59,24 @@ def inputs(path: str | Path, modality: str, bundle: str) -> list[dict[str, Any]]
             raise DataError(f"expected each volume in {path} once, found some as .nii and as .nii.gz")
         return cases
     return [_series(path, modality)]
+
+
+def _without_strangers(path: Path, known: list[dict[str, Any]], bundle: str) -> list[dict[str, Any]]:
+    """The cases of a dataset in its own layout, where no other volume lies among them."""
+    files = {case["image"] for case in known}
+    with contextlib.suppress(DataError):  # labels are not needed, so some may be missing
+        files |= {case["label"] for case in datasets.get(bundle).index(str(path))}
+    strangers = sorted(
+        str(one)
+        for one in path.iterdir()
+        if one.name.endswith(NIFTI) and one.name[0] != "." and str(one) not in files
+    )
+    if strangers:
+        raise DataError(
+            f"expected the volumes of {bundle} in {path}, or volumes of any name, found both, such as "
+            f"{strangers[0]}; put them into folders of their own"
+        )
+    return known
 
 
 def _stem(path: Path) -> str:

@@ -118,7 +118,7 @@ def beside_run(folder: str | Path) -> tuple[tuple[int, int], list[dict[str, Any]
 
     def load(case: dict[str, str]) -> tuple[str, np.ndarray, np.ndarray, Sequence[float]]:
         image, label = nib.load(case["image"]), nib.load(case["label"])
-        truth = np.isin(np.asarray(label.dataobj), targets)
+        truth = np.isin(np.rint(label.dataobj), targets)
         return case["case"], np.asarray(image.dataobj), truth, image.header.get_zooms()[:3]
 
     training = folds.training_cases(cases, split, note["fold"])

@@ -119,9 +119,8 @@ class Tracker:
         client = self._connect()
         experiment = client.get_experiment_by_name(self.run.bundle)
         uri = tracking_uri()
-        place = (
-            Path(uri.removeprefix("sqlite:///")).parent / "mlruns" if uri.startswith("sqlite:///") else None
-        )
+        local = uri.startswith("sqlite:///")
+        place = Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlruns" if local else None
         experiment_id = (
             experiment.experiment_id
             if experiment

@@ -169,8 +169,10 @@ class StopEarly:
         self.patience = patience
 
     def attach(self, engine: Engine) -> None:
-        """Ignite's way to register the handler, on the trainer, after the validation."""
+        """Ignite's way to register the handler, on the trainer, after validation and checkpoints."""
         if self.patience is not None:
+            # A run may have been killed when it had stopped, before its report was written.
+            engine.add_event_handler(Events.STARTED, self)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, trainer: Engine) -> None:

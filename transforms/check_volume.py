@@ -24,8 +24,9 @@ def _file(volume: torch.Tensor, key: Hashable) -> str:
 class CheckVolumed(MapTransform):
     """Check freshly loaded volumes, channel first, before anything changes them.
 
-    Every volume has to be (1, X, Y, Z) and finite; every label has to have the image's shape and hold
-    the expected values only.
+    Every volume has to be (1, X, Y, Z) and finite; every label has to have the image's shape, lie where the
+    image lies, and hold the expected values only. A label's values are rounded (1.9999999 is 2), and where
+    its affine differs from the image's by less than a voxel, as some of LiTS do, it gets the image's.
 
     Args:
         keys: the image first, then its labels.
@@ -57,26 +58,42 @@ class CheckVolumed(MapTransform):
                     "export the volume again or leave the case out"
                 )
             if key != image_key:
-                self._check_label(volume, d[image_key], key)
+                d[key] = self._checked_label(volume, d[image_key], key)
         return d
 
-    def _check_label(self, label: torch.Tensor, image: torch.Tensor, key: Hashable) -> None:
+    def _checked_label(self, label: torch.Tensor, image: torch.Tensor, key: Hashable) -> torch.Tensor:
         if label.shape != image.shape:
             raise VolumeError(
                 f"{_file(label, key)}: expected the shape of its image, {tuple(image.shape[1:])}, found "
                 f"{tuple(label.shape[1:])}; a label is never resized silently, export it on the image's grid"
             )
-        # Labels may come as floats such as 1.9999999, so a value is compared after rounding.
-        rounded = torch.round(torch.as_tensor(label))
-        known = torch.zeros_like(rounded, dtype=torch.bool)
-        for value in self.labels:
-            known |= rounded == value
-        if not known.all() or (torch.as_tensor(label) - rounded).abs().max() > 0.01:
-            found = [round(float(value), 3) for value in torch.unique(torch.as_tensor(label))[:6]]
+        if isinstance(label, MetaTensor) and isinstance(image, MetaTensor):
+            gap = _gap(label.affine, image.affine, image.shape[1:])
+            if gap > 1:
+                raise VolumeError(
+                    f"{_file(label, key)}: expected a label where its image lies, found their affines "
+                    f"{gap:.1f} voxels apart; export it on the image's grid"
+                )
+        rounded = torch.round(label)
+        if isinstance(rounded, MetaTensor) and isinstance(image, MetaTensor):
+            rounded.affine = image.affine.clone()
+        plain, whole = torch.as_tensor(label), torch.as_tensor(rounded)
+        known = torch.isin(whole, torch.tensor(self.labels, dtype=whole.dtype))
+        if not known.all() or (plain - whole).abs().max() > 0.01:
+            found = [round(float(value), 3) for value in torch.unique(plain)[:6]]
             raise VolumeError(
                 f"{_file(label, key)}: expected labels {set(self.labels)}, found {found}; "
                 "recode the mask to these values"
             )
+        return rounded
+
+
+def _gap(one: torch.Tensor, other: torch.Tensor, shape: Sequence[int]) -> float:
+    """How far two affines put the corners of a volume apart at the most, in voxels of the second."""
+    corners = torch.cartesian_prod(*(torch.tensor([0.0, size - 1.0]) for size in shape)).double()
+    corners = torch.cat([corners, torch.ones(len(corners), 1, dtype=torch.float64)], dim=1)
+    apart = (corners @ (one.double() - other.double()).T).norm(dim=1).max()
+    return float(apart / other[:3, :3].double().norm(dim=0).min())
 
 
 CheckVolumeD = CheckVolumeDict = CheckVolumed

@@ -1,6 +1,9 @@
 import errno
+import functools
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -67,15 +70,16 @@ def test_files_at_fault_are_named_also_from_workers(cases, cache):
         assert "Traceback" not in str(caught.value)
 
 
-def test_a_full_disk_while_caching_is_named_and_leaves_nothing_half(cases, cache, monkeypatch):
-    def full(file, array, **kwargs):
-        Path(file).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(np, "save", full)
+def test_a_full_disk_while_caching_is_named_and_leaves_nothing_half(cases, cache):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
         with pytest.raises(DataError, match="found the disk full; free some or choose another folder"):
             prepared(cases, cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
     assert not list(cache.iterdir())
     assert len(prepared(cases, cache)) == 3
 
@@ -115,6 +119,10 @@ def test_a_description_tells_transforms_apart_and_nothing_else():
     other = Compose([LOAD, Lambdad("image", is_lesion), Lambdad("label", is_lesion)])
     assert json.dumps(describe(other), sort_keys=True) != text
     assert " at 0x" not in text
+    assert describe(functools.partial(round, ndigits=1)) != describe(functools.partial(round, ndigits=2))
+    evaluated = [eval("lambda a: a + 1"), eval("lambda a: a + 1"), eval("lambda a: a + 2")]
+    first, same, changed = map(describe, evaluated)
+    assert first == same != changed
 
 
 def test_a_description_is_the_same_after_use_and_in_another_process(cases, workspace):

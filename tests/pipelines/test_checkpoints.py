@@ -1,4 +1,6 @@
 import random
+import resource
+import signal
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from pipelines.errors import DataError
 from pipelines.files import write_json
 
 
-def training(folder, epochs, resume=False, stop_after=None, scores=(0.1, 0.5, 0.3, 0.2, 0.4, 0.35)):
+def training(folder, epochs, resume=False, stop_after=None, scores=(0.1, 0.5, 0.3, 0.2, 0.4, 0.35), **kwargs):
     """A small training with dropout, momentum, a schedule and a validation whose scores are given."""
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
@@ -54,6 +56,7 @@ def training(folder, epochs, resume=False, stop_after=None, scores=(0.1, 0.5, 0.
         torch.nn.MSELoss(),
         train_handlers=[Kill(), Validation(), keep],
         decollate=False,
+        **kwargs,
     )
     trainer.run()
     return network.state_dict(), evaluator.state
@@ -84,10 +87,35 @@ def test_the_best_weights_are_those_of_the_best_epoch_even_if_later_ones_follow(
     assert not equal(best, last)
 
 
-def test_resuming_a_training_that_is_over_says_so(tmp_path):
+def test_a_training_killed_after_its_last_epoch_only_ends_again(tmp_path):
+    expected, _ = training(tmp_path, 3)
+    kept = (tmp_path / LAST).read_bytes()
+    got, _ = training(tmp_path, 3, resume=True)
+    assert equal(expected, got)
+    assert (tmp_path / LAST).read_bytes() == kept
+
+
+def test_epochs_that_are_no_whole_passes_are_not_resumed(tmp_path):
     training(tmp_path, 3)
-    with pytest.raises(DataError, match="has done 3 of 3; raise --max_epochs"):
-        training(tmp_path, 3, resume=True)
+    with pytest.raises(
+        DataError, match="whole passes over the data to resume, 3 iterations, found an epoch_length of 2"
+    ):
+        training(tmp_path, 6, resume=True, epoch_length=2)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_is_named(tmp_path):
+    training(tmp_path, 1)
+    kept = (tmp_path / LAST).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(DataError, match="found the disk full"):
+            training(tmp_path, 2, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert (tmp_path / LAST).read_bytes() == kept
 
 
 def test_random_states_come_back_in_types_that_need_no_pickle(tmp_path):

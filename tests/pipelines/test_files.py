@@ -1,10 +1,13 @@
 import errno
 import os
+import platform
 
 import pytest
 
 from pipelines.errors import DataError
 from pipelines.files import PARTIAL, read_json, remove_leftovers, write_json, written_whole
+
+NODE = platform.node()
 
 
 def test_a_file_appears_only_once_it_is_whole(tmp_path):
@@ -39,18 +42,23 @@ def test_a_full_disk_and_a_read_only_folder_are_named(tmp_path, number, message)
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises((DataError, FileExistsError)), written_whole(tmp_path / "file" / "a.txt"):
+    with (
+        pytest.raises(DataError, match="a folder that can be written to"),
+        written_whole(tmp_path / "file" / "a.txt"),
+    ):
         pass
 
 
 def test_leftovers_of_dead_processes_are_removed_and_those_of_living_ones_kept(tmp_path):
+    elsewhere = tmp_path / f"{PARTIAL}99999999@another@a"
+    elsewhere.touch()
     dead, living, other = (
-        tmp_path / name for name in (f"{PARTIAL}99999999-a", f"{PARTIAL}{os.getpid()}-a", "a")
+        tmp_path / name for name in (f"{PARTIAL}99999999@{NODE}@a", f"{PARTIAL}{os.getpid()}@{NODE}@a", "a")
     )
     for path in (dead, living, other):
         path.touch()
     remove_leftovers(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([living, other])
+    assert sorted(tmp_path.iterdir()) == sorted([living, other, elsewhere])
 
 
 def test_json_round_trip_and_its_errors(tmp_path):

@@ -75,6 +75,7 @@ def test_a_termination_signal_closes_the_run_as_failed(run, cases):
 def test_a_resumed_run_keeps_its_parameters_and_goes_on(run, cases):
     train(run, cases)
     first = run.note["mlflow_run_id"]
+    run.end(runs.FAILED)
     again = runs.Run("runs/lits/a", "lits", resume=True)
     again.begin([["0"], ["1"]], 0, {}, torch.nn.Identity())
     train(again, cases)

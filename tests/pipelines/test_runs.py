@@ -47,6 +47,31 @@ def test_a_folder_with_a_run_is_not_overwritten_and_an_empty_one_not_resumed(wor
     assert start(workspace, resume="true").note["key"]
 
 
+def test_a_run_goes_on_only_as_it_began(workspace):
+    run = start(workspace)
+    for options, message in (
+        ({"fold": 1}, "expected fold=0, with which runs/lits/a began, found 1"),
+        ({"model_settings": {"window": [0, 2]}}, "expected model_settings="),
+        ({"network": torch.nn.Linear(1, 1)}, "expected network=Identity"),
+    ):
+        values = {
+            "split": SPLIT,
+            "fold": 0,
+            "model_settings": {"window": [0, 1]},
+            "network": torch.nn.Identity(),
+        }
+        with pytest.raises(DataError, match=message):
+            runs.Run("runs/lits/a", "lits", True).begin(**{**values, **options})
+    run.update(values={"seed": 1, "num_workers": 4})
+    with pytest.raises(DataError, match=r"expected seed=1, .* found None; resume with the options"):
+        start(workspace, resume=True)
+    run.update(values={"num_workers": 4})
+    start(workspace, resume=True).end(runs.FINISHED)
+    with pytest.raises(DataError, match="a run that is not over, found runs/lits/a finished"):
+        start(workspace, resume=True)
+    assert run.note["status"] == runs.FINISHED
+
+
 def test_the_newest_run_is_found_by_how_it_ended(workspace):
     with pytest.raises(DataError, match=r"a finished run of lits in runs/lits, found none; train one with"):
         runs.finished("lits")
@@ -73,6 +98,8 @@ def test_runs_whose_process_is_gone_are_told_from_living_ones(workspace):
     assert [run.name for run in runs.dead_runs("lits")] == ["dead"]
     living.update(pid_started=0)  # the same number, given to another process since
     assert len(runs.dead_runs("lits")) == 2
+    dead.update(host="another")  # of which nothing can be known from here
+    assert [run.name for run in runs.dead_runs("lits")] == ["living"]
 
 
 def test_the_configuration_that_runs_is_found_with_its_values(workspace):

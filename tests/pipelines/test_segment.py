@@ -56,6 +56,13 @@ def test_a_dataset_in_its_own_layout_gives_its_images_and_not_its_masks(tmp_path
     assert [case["case"] for case in inputs(tmp_path, "CT", "lits")] == ["volume-0", "test-volume-3"]
 
 
+def test_a_stranger_among_a_datasets_volumes_is_not_passed_over(tmp_path):
+    for name in ("volume-0.nii", "patient.nii"):
+        write_volume(tmp_path / name, np.zeros((4, 4, 4), np.int16))
+    with pytest.raises(DataError, match=r"found both, such as .*patient.nii; put them into folders"):
+        inputs(tmp_path, "CT", "lits")
+
+
 def test_a_dicom_series_gives_a_case_that_names_no_patient(tmp_path):
     folder = write_series(tmp_path / "DOE_JANE")
     assert inputs(folder, "CT", "lits") == [{"image": str(folder), "case": "series"}]

@@ -11,14 +11,27 @@ def volume(fill=0.0, shape=(1, 4, 5, 6), name="volume-3.nii"):
     return MetaTensor(torch.full(shape, fill), meta={"filename_or_obj": name})
 
 
-def test_sound_volumes_pass_unchanged():
+def test_sound_volumes_pass_and_labels_become_whole_numbers():
     label = volume()
     label[0, 0, 0, :2] = torch.tensor([1.0, 1.9999999])
     data = {"image": volume(-1000), "label": label}
     result = CHECK(data)
     assert result["image"] is data["image"]
-    assert result["label"] is data["label"]
+    assert torch.unique(result["label"]).tolist() == [0, 1, 2]
     assert CHECK({"image": volume()}).keys() == {"image"}
+
+
+def test_a_label_that_lies_almost_on_its_image_is_put_there_and_another_refused():
+    image, label = volume(), volume()
+    image.affine = torch.diag(torch.tensor([0.5, 0.5, 2.0, 1.0]))
+    label.affine = image.affine.clone()
+    label.affine[0, 3] += 0.3
+    assert torch.equal(CHECK({"image": image, "label": label})["label"].affine, image.affine)
+    label.affine[0, 0] *= -1
+    label.affine[0, 3] = 0
+    # The far corner is 3 voxels from the first one, so 6 voxels from its mirror image.
+    with pytest.raises(VolumeError, match=r"where its image lies, found their affines 6.0 voxels apart"):
+        CHECK({"image": image, "label": label})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,77 @@
+"""Settings of an experiment as they arrive from a command line: checked before anything is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from pipelines.errors import DataError
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+RULES = {
+    "batch_size": ("a whole number from 1 on", _whole),
+    "max_epochs": ("a whole number from 1 on", _whole),
+    "val_interval": ("a whole number from 1 on", _whole),
+    "learning_rate": ("a number above 0", lambda value: _number(value) and value > 0),
+    "image_size": (
+        "two whole numbers such as [256,256]",
+        lambda value: isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_whole, value)),
+    ),
+    "window": (
+        "two rising numbers such as [-100,200]",
+        lambda value: (
+            isinstance(value, (list, tuple))
+            and len(value) == 2
+            and all(map(_number, value))
+            and value[0] < value[1]
+        ),
+    ),
+}
+
+
+def check(known_labels: Sequence[int], target_labels: Any, **given: Any) -> None:
+    """Refuse settings that would end in an error deep inside, or in a model of nothing.
+
+    Args:
+        known_labels: that the dataset has, the background first.
+        target_labels: that the network is to find.
+        given: values under the names of `RULES`.
+
+    Raises:
+        DataError: names the setting, what it has to be and what it is.
+    """
+    for name, value in given.items():
+        wanted, holds = RULES[name]
+        if not holds(value):
+            raise DataError(f"expected --{name} to be {wanted}, found {value!r}")
+    lesions = list(known_labels)[1:]
+    if not isinstance(target_labels, (list, tuple)) or not target_labels or set(target_labels) - set(lesions):
+        raise DataError(f"expected --target_labels to be a list out of {lesions}, found {target_labels!r}")
+
+
+def check_size(network: torch.nn.Module, image_size: Sequence[int]) -> None:
+    """Refuse images that a network of ours would refuse in its first step.
+
+    Args:
+        network: whose `least_size`, where it has one, the images have to reach.
+        image_size: sides in pixels.
+
+    Raises:
+        DataError: names both sizes.
+    """
+    least = getattr(network, "least_size", 1)
+    if min(image_size) < least:
+        raise DataError(
+            f"expected --image_size of at least [{least},{least}] for {type(network).__name__}, "
+            f"found {image_size}"
+        )

@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from networks import ReducedUNet
+from pipelines.errors import DataError
+from pipelines.settings import check, check_size
+
+SOUND = {
+    "known_labels": [0, 1, 2],
+    "target_labels": [2],
+    "window": [-100, 200],
+    "image_size": [256, 256],
+    "batch_size": 16,
+    "max_epochs": 37,
+    "val_interval": 1,
+    "learning_rate": 1e-3,
+}
+
+
+def test_sound_settings_pass():
+    check(**SOUND)
+    check_size(ReducedUNet(), [16, 17])
+    check_size(torch.nn.Identity(), [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("window", value) for value in ([200, -100], [-100], "-100 200")),
+        *(("image_size", value) for value in (8, [8], [0, 8], "8 8", [8.5, 8])),
+        *(("batch_size", value) for value in (0, 1.5, "four", True)),
+        *(("max_epochs", value) for value in (0, None)),
+        ("val_interval", 0),
+        *(("learning_rate", value) for value in ("fast", 0, -1)),
+        *(("target_labels", value) for value in ([3], [0], [], 2)),
+    ],
+)
+def test_what_is_wrong_is_named(name, value):
+    with pytest.raises(DataError, match=f"expected --{name} to be .*, found "):
+        check(**{**SOUND, name: value})
+
+
+def test_images_smaller_than_the_network_takes_are_refused():
+    with pytest.raises(DataError, match=r"at least \[16,16\] for ReducedUNet, found \[8, 32\]"):
+        check_size(ReducedUNet(), [8, 32])
