@@ -153,8 +153,8 @@ class TrainingRecord:
         for picture in pictures.values():
             self.tracker.add("artifact", path=str(picture.relative_to(folder)), folder="pictures")
         self.tracker.add("status", status="FINISHED")
-        self.run.end(FINISHED)
         self.tracker.send(patient=True)
+        self.run.end(FINISHED)  # last, so that a run killed before is one that can go on
         print(f"model: {folder / BEST}\nreport: {folder / 'report.md'}")
 
     def failed(self, engine: Engine, error: BaseException) -> None:
