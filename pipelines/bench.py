@@ -32,7 +32,7 @@ from pipelines import datasets
 from pipelines.allocator import reuse_freed_memory
 from pipelines.cases import READERS
 from pipelines.files import write_json
-from pipelines.slices import SliceDataset, SliceSampler
+from pipelines.slices import SliceDataset, SliceSampler, step_back
 
 CONFIG = "bundles/lits/train.json"
 LITS_SLICES = 58_638
@@ -162,7 +162,14 @@ def training_steps(folder: Path) -> Iterator[tuple[str, float, str]]:
         return time.perf_counter() - start
 
     def endless(workers: int) -> Iterator[dict[str, torch.Tensor]]:
-        loader = DataLoader(data, batch_size=BATCH, sampler=SliceSampler(data), num_workers=workers)
+        loader = DataLoader(
+            data,
+            batch_size=BATCH,
+            sampler=SliceSampler(data),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=step_back,
+        )
         while True:
             yield from loader
 
@@ -172,6 +179,8 @@ def training_steps(folder: Path) -> Iterator[tuple[str, float, str]]:
         "real loading and augmentation, no workers": endless(0),
         "real loading and augmentation, 1 worker": endless(1),
     }
+    for batches in sources.values():  # workers start before training has taken its memory, as in a run
+        next(batches)
     spent = dict.fromkeys(sources, 0.0)
     rounds, count = 3, 15
     for _ in range(rounds):  # in turns, so that a slower minute of the machine is everybody's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,18 @@ class VolumeDataset(Dataset):
 def case_name(case: dict[str, Any]) -> str:
     """The id of a case: given by the dataset, else the name of its image file."""
     return str(case.get("case") or Path(str(case["image"])).name.split(".")[0])
+
+
+def step_back(worker: int) -> None:
+    """Let a loading worker run when the training does not want the processor (`worker_init_fn`).
+
+    Where there are as few cores as threads that train, a worker that takes its turn stops all of them, since
+    they wait for each other; with batches ready in advance it can take what is left over.
+
+    Args:
+        worker: the worker's number, not used.
+    """
+    os.nice(19)
 
 
 class SliceSampler(DistributedSampler):

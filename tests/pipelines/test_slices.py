@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch.utils.data import SequentialSampler
 
 from pipelines import slices
 from pipelines.errors import DataError
-from pipelines.slices import SliceDataset, SliceSampler, VolumeDataset
+from pipelines.slices import SliceDataset, SliceSampler, VolumeDataset, step_back
 from tests.chains import PREPARE
 
 RANDOM = Compose([RandFlipd(["image", "label"], prob=0.5), RandGaussianNoised("image", prob=0.7, std=3)])
@@ -65,6 +67,19 @@ def test_random_draws_depend_on_seed_epoch_and_index_alone(cases, cache):
     assert torch.equal(ds[5]["image"].as_tensor(), ds[5]["image"].as_tensor())
     assert not torch.equal(first, epoch(1, workers=0))
     assert not torch.equal(first, epoch(2, workers=0, seed=1))
+
+
+def test_workers_step_back(cases, cache):
+    class Niceness(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return os.nice(0)
+
+    loader = DataLoader(Niceness(), num_workers=1, worker_init_fn=step_back)
+    assert next(iter(loader)).item() == 19
+    assert os.nice(0) < 19
 
 
 def test_samplers_choose_slices(cases, cache):
