@@ -53,11 +53,10 @@ def overlay(
 ) -> None:
     """Draw the outlines of the true and the predicted lesions over the image.
 
-    A volume is shown in its `telling_slices`. It
-    lies in RAS orientation (axis 0 to the patient's right, axis 1 to the front) and is shown as radiologists
-    do, seen from the feet: the patient's right on the left, marked R and L. A picture of two axes has no such
-    marks and is shown upright, axis 0 to the right and axis 1 down, as MONAI reads it; a single slice of a
-    volume is therefore passed as (X, Y, 1).
+    A volume is shown in its `telling_slices`. It lies in RAS orientation (axis 0 to the patient's right,
+    axis 1 to the front) and is shown as radiologists do, seen from the feet: the patient's right on the
+    left, marked R and L. A picture of two axes has no such marks and is shown upright, axis 0 to the right
+    and axis 1 down, as MONAI reads it; a single slice of a volume is therefore passed as (X, Y, 1).
 
     Args:
         image: grey values in display range, (X, Y, Z) or (X, Y); the least is black and the largest white.
@@ -113,7 +112,7 @@ def telling_slices(masks: Sequence[np.ndarray], shape: Sequence[int]) -> list[in
     """The slices of a volume that say most: up to three indices along the last axis.
 
     The one with most truth (most prediction where there is no truth, the middle one where there is neither),
-    and those halfway from it to both ends of that tissue.
+    and on either side the one of that tissue nearest to halfway to its end.
 
     Args:
         masks: binary masks, the truth first.
@@ -122,8 +121,15 @@ def telling_slices(masks: Sequence[np.ndarray], shape: Sequence[int]) -> list[in
     for mask in masks:
         areas = np.count_nonzero(mask, axis=(0, 1))
         if areas.any():
-            best, ends = int(areas.argmax()), np.flatnonzero(areas)
-            return sorted({(int(ends[0]) + best) // 2, best, (best + int(ends[-1]) + 1) // 2})
+            best, filled = int(areas.argmax()), np.flatnonzero(areas)
+            # Between two lesions there may be slices that show neither.
+            sides = [side for side in (filled[filled < best], filled[filled > best]) if side.size]
+            ends = [side[np.abs(side - best).argmax()] for side in sides]
+            halfway = [
+                int(side[np.abs(side - (end + best) / 2).argmin()])
+                for side, end in zip(sides, ends, strict=True)
+            ]
+            return sorted([best, *halfway])
     return [shape[-1] // 2]
 
 

@@ -107,7 +107,12 @@ def test_outline_of_a_lesion_at_the_border_is_closed_and_moves_nothing(tmp_path,
 @pytest.mark.parametrize(
     ("truth", "prediction", "slices"),
     [
-        ({4: 1, 6: 3, 10: 2}, {0: 9}, [5, 6, 8]),  # truth decides; halfway to 4, the fullest, halfway to 10
+        (
+            {4: 1, 6: 3, 10: 2},
+            {0: 9},
+            [4, 6, 10],
+        ),  # truth decides; between its lesions there is nothing to see
+        ({2: 1, 3: 1, 4: 1, 5: 1, 6: 3, 7: 1, 8: 2, 9: 1, 10: 1}, {0: 9}, [4, 6, 8]),
         ({6: 3}, {0: 9}, [6]),
         ({}, {1: 1, 2: 4}, [1, 2]),  # no lesion: where the false alarm is
         (None, {7: 1}, [7]),
