@@ -18,7 +18,23 @@ from pipelines.cache import VolumeCache
 from pipelines.errors import DataError
 
 
-class SliceDataset(Dataset):
+class _PreparedDataset(Dataset):
+    """Cases whose prepared volumes are in the cache, and the transforms that follow it."""
+
+    def __init__(
+        self,
+        data: Sequence[dict[str, Any]],
+        preprocessing: Callable[[dict[str, Any]], dict[str, Any]],
+        transform: Callable[[dict[str, Any]], Any] | None = None,
+        cache_dir: str | Path = "runs/cache",
+        workers: int = 2,
+    ) -> None:
+        self.data = list(data)
+        self.transform = transform
+        self.volumes = VolumeCache(data, preprocessing, cache_dir, workers)
+
+
+class SliceDataset(_PreparedDataset):
     """The slices of prepared volumes, as a map-style dataset whose memory does not grow with the data.
 
     `ds[i]` reads one slice from disk, `{"image": (C, X, Y), "label": (L, X, Y)}` in float32, and applies
@@ -34,18 +50,8 @@ class SliceDataset(Dataset):
         workers: processes that prepare volumes.
     """
 
-    def __init__(
-        self,
-        data: Sequence[dict[str, Any]],
-        preprocessing: Callable[[dict[str, Any]], dict[str, Any]],
-        transform: Callable[[dict[str, Any]], Any] | None = None,
-        cache_dir: str | Path = "runs/cache",
-        seed: int = 0,
-        workers: int = 2,
-    ) -> None:
-        self.data = list(data)
-        self.transform = transform
-        self.volumes = VolumeCache(data, preprocessing, cache_dir, workers)
+    def __init__(self, *arguments: Any, seed: int = 0, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.seed = seed
         counts = [facts["shape"][0] for facts in self.volumes.facts]
         self.volume_of = np.repeat(np.arange(len(counts)), counts)
@@ -79,7 +85,7 @@ class SliceDataset(Dataset):
         return self.transform(item)
 
 
-class VolumeDataset(Dataset):
+class VolumeDataset(_PreparedDataset):
     """Whole prepared volumes from the same cache, for validation on what training sees.
 
     An item is `{"image": (C, X, Y, Z), "label": (L, X, Y, Z), "case": id}`, float32, with the affine of the
@@ -89,18 +95,6 @@ class VolumeDataset(Dataset):
         data, preprocessing, cache_dir, workers: as in `SliceDataset`.
         transform: deterministic transforms after the cache.
     """
-
-    def __init__(
-        self,
-        data: Sequence[dict[str, Any]],
-        preprocessing: Callable[[dict[str, Any]], dict[str, Any]],
-        transform: Callable[[dict[str, Any]], Any] | None = None,
-        cache_dir: str | Path = "runs/cache",
-        workers: int = 2,
-    ) -> None:
-        self.data = list(data)
-        self.transform = transform
-        self.volumes = VolumeCache(data, preprocessing, cache_dir, workers)
 
     def __len__(self) -> int:
         return len(self.data)
