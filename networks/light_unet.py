@@ -5,11 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from networks.blocks import Concat, bilinear_up, conv3x3, conv_stack, max_pool
-from networks.registry import NETWORKS
+from networks.registry import Published, register
 from networks.skeleton import UNetSkeleton
 
 
-@NETWORKS.add_def("PlainUNet", "the U-Net of Li et al., with 512 channels at the bottom")
+PAPER = "Li et al., ISBI 2021"
+
+
+@register(PAPER, [Published("PlainUNet", (3, 256, 256), "17.27 M")])
 class PlainUNet(UNetSkeleton):
     """The U-Net that Li et al. compare their lightweight networks with: 17,267,393 parameters on RGB images.
 

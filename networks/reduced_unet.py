@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from networks.blocks import Concat, Residual, SeparableConv, SubPixelUp, bilinear_up, max_pool
-from networks.registry import NETWORKS
+from networks.registry import Published, register
 from networks.skeleton import UNetSkeleton
 
 WIDTHS = {
@@ -15,7 +15,13 @@ WIDTHS = {
 """Preset -> channels of the encoder's and of the decoder's blocks."""
 
 
-@NETWORKS.add_def("ReducedUNet", "the residual, depthwise separable U-Net of Pandey et al.")
+@register(
+    "Pandey et al., 2018",
+    [
+        Published("ReducedUNet", (1, 256, 256), "2 M"),
+        Published("ReducedUNet, literal text", (1, 256, 256), "2 M", {"preset": "literal_text"}),
+    ],
+)
 class ReducedUNet(UNetSkeleton):
     """The U-Net of Pandey et al. for liver lesions in CT: 2,035,559 parameters on one-channel images.
 

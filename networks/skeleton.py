@@ -157,6 +157,7 @@ class UNetSkeleton(nn.Module):
 
     Attributes:
         least_size: the shortest side of an image in pixels, 2 to the number of poolings.
+        image_channels: channels of an image.
 
     Raises:
         ValueError: if the numbers of widths or factories do not fit together.
@@ -176,6 +177,7 @@ class UNetSkeleton(nn.Module):
     ) -> None:
         super().__init__()
         self.least_size = 2 ** (len(encoder) - 1)
+        self.image_channels = in_channels
         self.encoder = Encoder(in_channels, encoder, encoder_block, down)
         self.decoder = Decoder(encoder, decoder, decoder_block, up, skip)
         self.head = nn.Conv2d(decoder[-1], out_channels, kernel_size=1)

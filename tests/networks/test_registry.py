@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import io
 
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -28,16 +29,18 @@ def settled(name: str) -> nn.Module:
     """A network as after training: the statistics of its norms fit its features. In eval mode."""
     network = build(name)
     side = 2 * network.least_size
-    update_bn([torch.randn(4, 1, side, side)], network)
+    update_bn([torch.randn(4, network.image_channels, side, side)], network)
     return network.eval()
 
 
-def images(network: nn.Module, batch: int = 2, channels: int = 1) -> torch.Tensor:
-    """Images of two odd sides, so that every pooling and every skip meets them."""
+def images(network: nn.Module, height: int = 0, width: int = 0, batch: int = 2) -> torch.Tensor:
+    """Random images, the same at every call.
+
+    Without a size their two sides are odd, so that every pooling and every skip meets odd ones.
+    """
     least = network.least_size
-    return torch.randn(
-        batch, channels, 2 * least + 1, 3 * least - 1, generator=torch.Generator().manual_seed(1)
-    )
+    size = (height or 2 * least + 1, width or 3 * least - 1)
+    return torch.randn(batch, network.image_channels, *size, generator=torch.Generator().manual_seed(1))
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
@@ -57,7 +60,8 @@ def test_example_in_docstring_runs(name):
 @pytest.mark.parametrize("in_channels", [1, 3, 4])
 def test_channels_in_and_classes_out(name, in_channels):
     network = build(name, in_channels, out_channels=5).eval()
-    x = images(network, channels=in_channels)
+    x = images(network)
+    assert x.shape[1] % in_channels == 0
     with torch.no_grad():
         assert network(x).shape == (2, 5, *x.shape[2:])
 
@@ -76,26 +80,26 @@ def test_smallest_images(name, extra):
     network = build(name).eval()
     size = (network.least_size + extra[0], network.least_size + extra[1])
     with torch.no_grad():
-        assert network(torch.randn(1, 1, *size)).shape == (1, 1, *size)
+        assert network(images(network, *size)).shape == (2, 1, *size)
 
 
 def test_odd_oblong_image(name):
     network = build(name).eval()
     with torch.no_grad():
-        assert network(torch.randn(1, 1, 375, 145)).shape == (1, 1, 375, 145)
+        assert network(images(network, 375, 145, batch=1)).shape == (1, 1, 375, 145)
 
 
 @pytest.mark.parametrize("short_axis", [2, 3])
 def test_smaller_image_is_an_error_that_names_the_least_size(name, short_axis):
     network = build(name).eval()
     least = network.least_size
-    size = [1, 1, least, least]
-    size[short_axis] -= 1
-    message = f"at least {least} x {least} pixels, got {size[2]} x {size[3]}"
+    size = [least, least]
+    size[short_axis - 2] -= 1
+    message = f"at least {least} x {least} pixels, got {size[0]} x {size[1]}"
     with pytest.raises(ValueError, match=message):
-        network(torch.randn(size))
+        network(images(network, *size))
     with pytest.raises(torch.jit.Error, match=message):
-        torch.jit.script(network)(torch.randn(size))
+        torch.jit.script(network)(images(network, *size))
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -130,7 +134,7 @@ def test_script_equals_eager(name):
     scripted = torch.jit.script(network)
     least = network.least_size
     with torch.no_grad():
-        for x in (images(network), torch.randn(1, 1, least, 2 * least)):
+        for x in (images(network), images(network, least, 2 * least, batch=1)):
             close(scripted(x), network(x))
 
 
@@ -141,8 +145,23 @@ def test_export_equals_eager_at_any_size(name):
     sizes = {0: Dim("batch", min=1), 2: Dim("height", min=2 * least), 3: Dim("width", min=2 * least)}
     exported = torch.export.export(network, (images(network),), dynamic_shapes=(sizes,)).module()
     with torch.no_grad():
-        for x in (images(network), torch.randn(1, 1, 2 * least, 4 * least - 1)):
+        for x in (images(network), images(network, 2 * least, 4 * least - 1, batch=1)):
             close(exported(x), network(x))
+
+
+def test_onnx_equals_eager_at_any_size(name, tmp_path):
+    network = settled(name)
+    least = network.least_size
+    sizes = {0: Dim("batch", min=1), 2: Dim("height", min=2 * least), 3: Dim("width", min=2 * least)}
+    torch.onnx.export(
+        network, (images(network),), tmp_path / "network.onnx", dynamic_shapes=(sizes,), verbose=False
+    )
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
+    (image,) = session.get_inputs()
+    with torch.no_grad():
+        for x in (images(network), images(network, 2 * least, 4 * least - 1, batch=1)):
+            (logits,) = session.run(None, {image.name: x.numpy()})
+            close(torch.from_numpy(logits), network(x))
 
 
 def test_channels_last_equals_contiguous(name):
