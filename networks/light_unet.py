@@ -8,7 +8,6 @@ from networks.blocks import Concat, bilinear_up, conv3x3, conv_stack, max_pool
 from networks.registry import Published, register
 from networks.skeleton import UNetSkeleton
 
-
 PAPER = "Li et al., ISBI 2021"
 
 
