@@ -4,10 +4,35 @@ Every network takes images (B, in_channels, H, W) and returns logits (B, out_cha
 holds them all by name.
 """
 
-from networks.light_unet import PlainUNet
+from networks.ceusegnet import CEUSegNet
+from networks.deeplab import DeepLabV3Plus
+from networks.fcn import FCN8s, FCN16s, FCN32s
+from networks.highres_unet import HighResUNet
+from networks.inference import optimize_for_inference
+from networks.light_unet import LighterUNet, LightUNet, PlainUNet
+from networks.modular_unet import ModularUNet
 from networks.reduced_unet import ReducedUNet
 from networks.registry import NETWORKS
 from networks.skeleton import UNetSkeleton
-from networks.summary import count_gmacs, count_parameters
+from networks.summary import Summary, count_gmacs, count_parameters, summarize
 
-__all__ = ["NETWORKS", "PlainUNet", "ReducedUNet", "UNetSkeleton", "count_gmacs", "count_parameters"]
+__all__ = [
+    "NETWORKS",
+    "CEUSegNet",
+    "DeepLabV3Plus",
+    "FCN8s",
+    "FCN16s",
+    "FCN32s",
+    "HighResUNet",
+    "LightUNet",
+    "LighterUNet",
+    "ModularUNet",
+    "PlainUNet",
+    "ReducedUNet",
+    "Summary",
+    "UNetSkeleton",
+    "count_gmacs",
+    "count_parameters",
+    "optimize_for_inference",
+    "summarize",
+]

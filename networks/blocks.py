@@ -45,6 +45,37 @@ class SeparableConv(nn.Sequential):
         self.pointwise = nn.Conv2d(in_channels, out_channels, kernel_size=1)
 
 
+class GroupConv(nn.Sequential):
+    """A 3x3 convolution within groups of channels, then a pointwise one over all of them; keeps the size.
+
+    Both have a bias, and nothing stands between them. Groups of one channel make it depthwise separable.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        group_size: channels of a group; fewer channels than that are one group.
+        layer: what an error calls this convolution.
+
+    Raises:
+        ValueError: if `group_size` does not divide `in_channels`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, group_size: int, layer: str = "group convolution"
+    ) -> None:
+        size = min(group_size, in_channels)
+        if size < 1 or in_channels % size:
+            raise ValueError(
+                f"{layer}: expected a group size that divides its {in_channels} channels, got {group_size}: "
+                "choose a divisor"
+            )
+        super().__init__()
+        self.grouped = nn.Conv2d(
+            in_channels, in_channels, kernel_size=3, padding=1, groups=in_channels // size
+        )
+        self.pointwise = nn.Conv2d(in_channels, out_channels, kernel_size=1)
+
+
 def conv_stack(widths: Sequence[int], conv: Callable[[int, int], nn.Module]) -> nn.Sequential:
     """Convolution sets one after the other, each with BatchNorm and ReLU behind it.
 
@@ -85,6 +116,37 @@ def bilinear_up(channels: int) -> nn.Module:
     return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
 
 
+class TransposedUp(nn.ConvTranspose2d):
+    """Up: a transposed 2x2 convolution with a bias, which doubles the size and halves the channels.
+
+    Args:
+        channels: channels of the input, even.
+
+    Raises:
+        ValueError: if `channels` is odd.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, _half(channels), kernel_size=2, stride=2)
+
+
+class SeparableUp(nn.Sequential):
+    """Up: each pixel becomes 2x2 pixels, then a separable 2x2 convolution halves the channels.
+
+    Args:
+        channels: channels of the input, even.
+
+    Raises:
+        ValueError: if `channels` is odd.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.out_channels = _half(channels)
+        self.nearest = nn.Upsample(scale_factor=2, mode="nearest")
+        self.conv = SeparableConv(channels, self.out_channels, kernel_size=2)
+
+
 class SubPixelUp(nn.PixelShuffle):
     """Up: four channels become the 2x2 pixels of one (Shi et al., 2016), without parameters.
 
@@ -104,6 +166,12 @@ class SubPixelUp(nn.PixelShuffle):
         self.out_channels = channels // 4
 
 
+def pad_to(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """`x` with zeros at the bottom and right, in the size of `like`, where a pooling met an odd side."""
+    right, bottom = like.shape[-1] - x.shape[-1], like.shape[-2] - x.shape[-2]
+    return F.pad(x, [0, right, 0, bottom])
+
+
 class Concat(nn.Module):
     """Skip: the encoder's features, then the decoder's, zero-padded at the bottom right to the same size.
 
@@ -118,5 +186,14 @@ class Concat(nn.Module):
 
     def forward(self, up: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """Join (B, U, h, w) and (B, S, H, W), with h <= H and w <= W, to (B, S + U, H, W)."""
-        right, bottom = skip.shape[-1] - up.shape[-1], skip.shape[-2] - up.shape[-2]
-        return torch.cat([skip, F.pad(up, [0, right, 0, bottom])], dim=1)
+        return torch.cat([skip, pad_to(up, skip)], dim=1)
+
+
+def _half(channels: int) -> int:
+    """The channels that leave a way up which halves them."""
+    if channels % 2:
+        raise ValueError(
+            f"upsampling that halves the channels needs an even number of them, got {channels}: "
+            "change the width"
+        )
+    return channels // 2

@@ -19,10 +19,12 @@ class Published:
     """One network of a paper: how it is built here, and what the paper says of it.
 
     Args:
-        title: what tables call it, such as `"LighterUNet, C = 16"`; no two networks share one.
+        title: what tables call it, the class's name first, such as `"LighterUNet, C = 16"`; no two networks
+            share one.
         arguments: of the class; what is left out has the class's default.
         image_size: (C, H, W) of the images in the paper, C over all modalities.
-        parameters: the count as the paper prints it, such as `"2.70 M"`; `""` where it prints none.
+        parameters: the count as the paper or its authors' code prints it, such as `"9.28 M"`; `""` where
+            neither does.
     """
 
     title: str
@@ -40,13 +42,13 @@ def register(paper: str, published: Sequence[Published]) -> Callable[[Network], 
 
     Args:
         paper: authors, venue and year, such as `"Li et al., ISBI 2021"`.
-        published: the paper's networks that the class builds, the default first.
+        published: the paper's networks that the class builds, in the order of tables.
     """
 
     def join(network: Network) -> Network:
         network.paper = paper
         network.published = tuple(published)
-        NETWORKS.add(network.__name__, f"{published[0].title}, {paper}", network)
+        NETWORKS.add(network.__name__, paper, network)
         return network
 
     return join

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from networks.registry import NETWORKS
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -29,3 +33,50 @@ def count_gmacs(network: nn.Module, image_size: Sequence[int]) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.empty(1, *image_size, device="meta"))
     return counter.get_flop_counts()["Global"][torch.ops.aten.convolution] / 2 / 1e9
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A network of a paper and its cost.
+
+    Args:
+        title: what tables call it.
+        network: name in `NETWORKS`.
+        arguments: with which that class builds it.
+        paper: authors, venue and year.
+        image_size: (C, H, W) of the images in the paper.
+        published: number of parameters as the paper prints it, or `""`.
+        parameters: number of parameters here.
+        gmacs: multiply-accumulates of the convolutions for one such image, in 10^9.
+    """
+
+    title: str
+    network: str
+    arguments: Mapping[str, Any]
+    paper: str
+    image_size: tuple[int, int, int]
+    published: str
+    parameters: int
+    gmacs: float
+
+
+def summarize() -> list[Summary]:
+    """Every published network in `NETWORKS`, paper by paper, each built without memory for its weights."""
+    summaries = []
+    for name in NETWORKS.names:
+        for published in NETWORKS[name].published:
+            with torch.device("meta"):
+                network = NETWORKS[name](**published.arguments)
+            summaries.append(
+                Summary(
+                    title=published.title,
+                    network=name,
+                    arguments=dict(published.arguments),
+                    paper=NETWORKS[name].paper,
+                    image_size=published.image_size,
+                    published=published.parameters,
+                    parameters=count_parameters(network),
+                    gmacs=count_gmacs(network, published.image_size),
+                )
+            )
+    return sorted(summaries, key=lambda summary: summary.paper)

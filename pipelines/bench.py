@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from networks import ReducedUNet
-from pipelines import datasets
+from pipelines import datasets, machine
 from pipelines.allocator import reuse_freed_memory
 from pipelines.cases import READERS
 from pipelines.files import write_json
@@ -43,24 +42,12 @@ SECONDS = 3.0  # that each rate is measured for
 
 def settings() -> dict[str, Any]:
     """What the figures hang on."""
-    cpu = next(
-        (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")),
-        platform.processor(),
-    )
     return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **machine.describe(),
         "dtype": "float32",
         "memory format": "channels last",
         "allocator": "glibc, keeping freed memory" if reuse_freed_memory() else "system default",
     }
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.is_file() else []
 
 
 def rate(step: Callable[[], Any], seconds: float = SECONDS) -> float:

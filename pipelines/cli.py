@@ -108,6 +108,36 @@ def baseline(
         typer.echo(f"\n{title}\n{scoring.format_table(scored, scoring.summarize(scored))}")
 
 
+@app.command()
+def networks(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the networks: paper, parameters, multiply-accumulates at the paper's image size, arguments.
+
+    Example: featherseg networks
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from networks import summarize
+
+    summaries = summarize()
+    if as_json:
+        typer.echo(json.dumps([asdict(summary) for summary in summaries], indent=1))
+        return
+    table = Table(box=None)
+    for heading in ("network", "paper", "parameters", "image", "GMAC", "arguments"):
+        table.add_column(heading, justify="right" if heading in ("parameters", "GMAC") else "left")
+    for summary in summaries:
+        size = "x".join(map(str, summary.image_size))
+        arguments = ", ".join(f"{name} {value}" for name, value in summary.arguments.items())
+        cost = (f"{summary.parameters:,}", size, f"{summary.gmacs:,.2f}")
+        table.add_row(summary.title, summary.paper, *cost, arguments)
+    console = Console(width=max(Console().width, 130), highlight=False)
+    console.print(table)
+    console.print("\nIn a bundle: --network_def#_target_ networks.LighterUNet --network_def#group_size 16")
+
+
 def main() -> None:
     """Run the command; a `DataError` becomes one line on standard error and exit code 2."""
     try:

@@ -247,14 +247,14 @@ def write_report(
     lesions += [f"{summary['lesion_sensitivity']:.3f}", f"{summary['lesions_false_per_case']:.2f}"]
     parts = [
         f"# {_cell(title)}",
-        _markdown(["", ""], facts.items()),
+        markdown(["", ""], facts.items()),
         "## Scores",
-        _markdown(["", "mean ± standard deviation", "all voxels", "missed", "false alarm"], scores),
-        _markdown(["lesions", "found", "missed", "false", "sensitivity", "false per case"], [lesions]),
+        markdown(["", "mean ± standard deviation", "all voxels", "missed", "false alarm"], scores),
+        markdown(["lesions", "found", "missed", "false", "sensitivity", "false per case"], [lesions]),
         POLICY,
         *(f"![{_cell(caption)}]({_link(file, folder)})\n\n{caption}" for caption, file in pictures.items()),
         "## Cases",
-        _markdown(
+        markdown(
             ["no.", *headings(unit)], ([number, *cells(row)] for number, row in enumerate(rows, start=1))
         ),
     ]
@@ -302,7 +302,8 @@ def _cell(text: Any) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
-def _markdown(heading: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def markdown(heading: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table."""
     lines = [heading, ["---"] * len(heading), *rows]
     return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
 

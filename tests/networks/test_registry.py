@@ -1,33 +1,53 @@
-"""What every network has to be able to do: a network that registers is tested here."""
+"""What every network has to be able to do: a network that registers is tested here.
+
+So is each of its published variants, but for those that differ by a number (a width, a group size): these
+run the same code.
+"""
 
 from __future__ import annotations
 
 import doctest
 import io
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import onnxruntime
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from torch import nn
 from torch.export import Dim
 from torch.optim.swa_utils import update_bn
 
+import networks
 from networks import NETWORKS
 
+
+def variants() -> Iterator[ParameterSet]:
+    for name, network in NETWORKS.items():
+        yield pytest.param(partial(network), id=name)
+        for published in network.published:
+            if published.arguments and not any(type(value) is int for value in published.arguments.values()):
+                yield pytest.param(partial(network, **published.arguments), id=published.title)
+
+
 pytestmark = [
-    pytest.mark.parametrize("name", NETWORKS.names),
+    pytest.mark.parametrize("variant", variants()),
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
 ]
 
 
-def build(name: str, in_channels: int = 1, out_channels: int = 1, seed: int = 0) -> nn.Module:
+Variant = Callable[..., nn.Module]
+
+
+def build(variant: Variant, in_channels: int = 1, out_channels: int = 1, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return NETWORKS[name](in_channels=in_channels, out_channels=out_channels)
+    return variant(in_channels=in_channels, out_channels=out_channels)
 
 
-def settled(name: str) -> nn.Module:
+def settled(variant: Variant) -> nn.Module:
     """A network as after training: the statistics of its norms fit its features. In eval mode."""
-    network = build(name)
+    network = build(variant)
     side = 2 * network.least_size
     update_bn([torch.randn(4, network.image_channels, side, side)], network)
     return network.eval()
@@ -47,28 +67,26 @@ def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_example_in_docstring_runs(name):
-    network = NETWORKS[name]
-    (example,) = doctest.DocTestFinder(recurse=False).find(
-        network, name, globs={name: network, "torch": torch}
-    )
+def test_example_in_docstring_runs(variant):
+    network = variant.func
+    (example,) = doctest.DocTestFinder(recurse=False).find(network, globs=vars(networks) | {"torch": torch})
     results = doctest.DocTestRunner().run(example)
     assert results.attempted > 0
     assert results.failed == 0
 
 
 @pytest.mark.parametrize("in_channels", [1, 3, 4])
-def test_channels_in_and_classes_out(name, in_channels):
-    network = build(name, in_channels, out_channels=5).eval()
+def test_channels_in_and_classes_out(variant, in_channels):
+    network = build(variant, in_channels, out_channels=5).eval()
     x = images(network)
     assert x.shape[1] % in_channels == 0
     with torch.no_grad():
         assert network(x).shape == (2, 5, *x.shape[2:])
 
 
-def test_returns_logits(name):
+def test_returns_logits(variant):
     """Whatever closes a network (sigmoid, softmax, ReLU, tanh) would bound its output on one side."""
-    network = build(name, out_channels=8).eval()
+    network = build(variant, out_channels=8).eval()
     with torch.no_grad():
         logits = network(1e6 * images(network))
     assert logits.max() > 10
@@ -76,22 +94,22 @@ def test_returns_logits(name):
 
 
 @pytest.mark.parametrize("extra", [(0, 0), (0, 1), (7, 0)])
-def test_smallest_images(name, extra):
-    network = build(name).eval()
+def test_smallest_images(variant, extra):
+    network = build(variant).eval()
     size = (network.least_size + extra[0], network.least_size + extra[1])
     with torch.no_grad():
         assert network(images(network, *size)).shape == (2, 1, *size)
 
 
-def test_odd_oblong_image(name):
-    network = build(name).eval()
+def test_odd_oblong_image(variant):
+    network = build(variant).eval()
     with torch.no_grad():
         assert network(images(network, 375, 145, batch=1)).shape == (1, 1, 375, 145)
 
 
 @pytest.mark.parametrize("short_axis", [2, 3])
-def test_smaller_image_is_an_error_that_names_the_least_size(name, short_axis):
-    network = build(name).eval()
+def test_smaller_image_is_an_error_that_names_the_least_size(variant, short_axis):
+    network = build(variant).eval()
     least = network.least_size
     size = [least, least]
     size[short_axis - 2] -= 1
@@ -103,8 +121,8 @@ def test_smaller_image_is_an_error_that_names_the_least_size(name, short_axis):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_every_parameter_receives_a_gradient(name, training):
-    network = settled(name).train(training)
+def test_every_parameter_receives_a_gradient(variant, training):
+    network = settled(variant).train(training)
     network(images(network)).square().mean().backward()
     for parameter_name, parameter in network.named_parameters():
         assert parameter.grad is not None, parameter_name
@@ -114,10 +132,10 @@ def test_every_parameter_receives_a_gradient(name, training):
         assert training or parameter.grad.any(), parameter_name
 
 
-def test_training_step_lowers_the_loss(name):
-    network = build(name).train()
+def test_training_step_lowers_the_loss(variant):
+    network = build(variant).train()
     x = images(network)
-    target = (x > 0.5).float()
+    target = (x[:, :1] > 0.5).float()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     losses = []
     for _ in range(6):
@@ -129,8 +147,8 @@ def test_training_step_lowers_the_loss(name):
     assert losses[-1] < 0.95 * losses[0]
 
 
-def test_script_equals_eager(name):
-    network = settled(name)
+def test_script_equals_eager(variant):
+    network = settled(variant)
     scripted = torch.jit.script(network)
     least = network.least_size
     with torch.no_grad():
@@ -138,9 +156,9 @@ def test_script_equals_eager(name):
             close(scripted(x), network(x))
 
 
-def test_export_equals_eager_at_any_size(name):
+def test_export_equals_eager_at_any_size(variant):
     """One pixel at the bottom is a case of its own for `torch.export`, so the bottom has two at least."""
-    network = settled(name)
+    network = settled(variant)
     least = network.least_size
     sizes = {0: Dim("batch", min=1), 2: Dim("height", min=2 * least), 3: Dim("width", min=2 * least)}
     exported = torch.export.export(network, (images(network),), dynamic_shapes=(sizes,)).module()
@@ -149,8 +167,8 @@ def test_export_equals_eager_at_any_size(name):
             close(exported(x), network(x))
 
 
-def test_onnx_equals_eager_at_any_size(name, tmp_path):
-    network = settled(name)
+def test_onnx_equals_eager_at_any_size(variant, tmp_path):
+    network = settled(variant)
     least = network.least_size
     sizes = {0: Dim("batch", min=1), 2: Dim("height", min=2 * least), 3: Dim("width", min=2 * least)}
     torch.onnx.export(
@@ -164,8 +182,8 @@ def test_onnx_equals_eager_at_any_size(name, tmp_path):
             close(torch.from_numpy(logits), network(x))
 
 
-def test_channels_last_equals_contiguous(name):
-    network = settled(name)
+def test_channels_last_equals_contiguous(variant):
+    network = settled(variant)
     x = images(network)
     with torch.no_grad():
         expected = network(x)
@@ -174,18 +192,18 @@ def test_channels_last_equals_contiguous(name):
         close(network(x.to(memory_format=torch.channels_last)), expected)
 
 
-def test_channels_last_gradients_equal_contiguous(name):
+def test_channels_last_gradients_equal_contiguous(variant):
+    """In float64: float32 rounds a few features to the other side of a ReLU, here one, there another."""
     gradients = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
-        network = settled(name).to(memory_format=memory_format)
-        network(images(network)).square().mean().backward()
+        network = settled(variant).double().to(memory_format=memory_format)
+        network(images(network).double()).square().mean().backward()
         gradients.append(torch.cat([p.grad.contiguous().flatten() for p in network.parameters()]))
-    # Rounding alone lets some features fall on the other side of a ReLU.
-    assert (gradients[0] - gradients[1]).norm() < 1e-2 * gradients[0].norm()
+    assert (gradients[0] - gradients[1]).norm() < 1e-10 * gradients[0].norm()
 
 
-def test_bfloat16(name):
-    network = settled(name)
+def test_bfloat16(variant):
+    network = settled(variant)
     x = images(network)
     with torch.no_grad():
         expected = network(x)
@@ -194,24 +212,25 @@ def test_bfloat16(name):
         pure = network.bfloat16()(x.bfloat16())
     assert pure.dtype == torch.bfloat16
     for logits in (mixed, pure):
-        # bfloat16 keeps 8 bits of a number, and some dozen layers round one after the other.
-        assert (logits.float() - expected).norm() < 0.1 * expected.norm()
+        # bfloat16 keeps 8 bits of a number, and dozens of layers round one after the other; untrained ones
+        # enlarge the error of those before them.
+        assert (logits.float() - expected).norm() < 0.3 * expected.norm()
 
 
-def test_bfloat16_trains(name):
-    network = build(name).bfloat16().train()
+def test_bfloat16_trains(variant):
+    network = build(variant).bfloat16().train()
     network(images(network).bfloat16()).square().mean().backward()
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
-def test_seed_determines_the_initial_weights(name):
-    first, same, other = (build(name, seed=seed).state_dict() for seed in (3, 3, 4))
+def test_seed_determines_the_initial_weights(variant):
+    first, same, other = (build(variant, seed=seed).state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(first[key], same[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-def test_state_dict_round_trip(name):
-    network, restored = settled(name), build(name, seed=5).eval()
+def test_state_dict_round_trip(variant):
+    network, restored = settled(variant), build(variant, seed=5).eval()
     file = io.BytesIO()
     torch.save(network.state_dict(), file)
     file.seek(0)

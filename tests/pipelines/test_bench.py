@@ -19,7 +19,7 @@ def test_the_settings_that_figures_hang_on_are_named():
         "dtype",
         "memory format",
         "allocator",
-    } == bench.settings().keys()
+    } <= bench.settings().keys()
 
 
 def test_a_volume_of_any_depth_is_made_from_the_phantom(tmp_path):

@@ -1,0 +1,200 @@
+"""Latency of every network at its paper's image size in several runtimes, beside networks of MONAI.
+
+python -m pipelines.bench_networks                                      # all, about an hour on two cores
+python -m pipelines.bench_networks --only "PlainUNet" "C = 16" --batch 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.networks.nets import AttentionUnet, BasicUNet, DynUNet, UNet
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from tqdm import tqdm
+
+from networks import NETWORKS, count_gmacs, count_parameters
+from networks import summarize as summarize_networks
+from pipelines import latency, machine, pareto
+from pipelines.files import write_json
+
+LIKE_LI = (64, 128, 256, 512, 512)
+"""Widths of Li et al.'s U-Net, which MONAI's networks get too."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network to measure: its name in tables, how to build it, its paper's image; is it ours?"""
+
+    title: str
+    build: Callable[[], nn.Module]
+    image_size: tuple[int, int, int]
+    ours: bool = True
+
+
+def candidates() -> list[Candidate]:
+    """The published networks of the registry, then MONAI's."""
+    ours = [
+        Candidate(s.title, lambda s=s: NETWORKS[s.network](**s.arguments), s.image_size)
+        for s in summarize_networks()
+    ]
+    rgb = (3, 256, 256)
+    steps = {"strides": (2, 2, 2, 2)}
+    monai = {
+        "MONAI BasicUNet, default": lambda: BasicUNet(2, 3, 1),
+        "MONAI BasicUNet, Li's widths": lambda: BasicUNet(2, 3, 1, features=(*LIKE_LI, 64)),
+        "MONAI UNet, Li's widths": lambda: UNet(2, 3, 1, channels=LIKE_LI, **steps),
+        "MONAI DynUNet, default widths": lambda: DynUNet(2, 3, 1, [3] * 5, [1, 2, 2, 2, 2], [2] * 4),
+        "MONAI AttentionUnet, Li's widths": lambda: AttentionUnet(2, 3, 1, channels=LIKE_LI, **steps),
+    }
+    return ours + [Candidate(title, build, rgb, ours=False) for title, build in monai.items()]
+
+
+def measure(title: str, batch: int, seconds: float) -> dict[str, Any]:
+    """Measure one network in this process; what `latency.measure` gives."""
+    (candidate,) = [c for c in candidates() if c.title == title]
+    torch.manual_seed(0)
+    return latency.measure(candidate.build(), candidate.image_size, batch, seconds)
+
+
+def measure_apart(title: str, batch: int, seconds: float) -> dict[str, Any]:
+    """Measure one network in a fresh process, so that no other's memory or threads are in its way."""
+    command = [sys.executable, "-W", "ignore", "-m", "pipelines.bench_networks", "--seconds", str(seconds)]
+    command += ["--threads", str(torch.get_num_threads()), "--measure", title, str(batch)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        # The kernel kills a process that takes the last of the memory.
+        lines = done.stderr.strip().splitlines()
+        found = (
+            "not enough memory" if done.returncode == -9 else lines[-1] if lines else "ended without a word"
+        )
+        return {"eager": {"error": found}}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def describe(candidate: Candidate) -> dict[str, Any]:
+    """What a network is and costs, whatever the machine."""
+    with torch.device("meta"):
+        network = candidate.build()
+    return {
+        "title": candidate.title,
+        "ours": candidate.ours,
+        "image_size": list(candidate.image_size),
+        "parameters": count_parameters(network),
+        "gmacs": count_gmacs(network, candidate.image_size),
+    }
+
+
+def run(chosen: Sequence[Candidate], batches: Sequence[int], seconds: float) -> dict[str, Any]:
+    """Measure networks one after the other, with a progress bar.
+
+    Returns:
+        `settings` of the machine, and `networks`: one record a network with `latency`, batch -> runtime ->
+        timing.
+    """
+    settings = {
+        **machine.describe(),
+        "dtype": "float32",
+        "allocator": "system default, except where memory is kept",
+        "matmul_gmacs_per_second": latency.matmul_rate(),
+    }
+    records = []
+    with tqdm(total=len(chosen) * len(batches), unit="measurement") as bar:
+        for candidate in chosen:
+            record = describe(candidate) | {"latency": {}}
+            for batch in batches:
+                bar.set_description(f"{candidate.title}, batch {batch}")
+                record["latency"][str(batch)] = measure_apart(candidate.title, batch, seconds)
+                bar.update()
+            records.append(record)
+    return {"settings": settings, "networks": records}
+
+
+def tables(found: Mapping[str, Any]) -> list[Table]:
+    """A table for each batch size: milliseconds, GMAC/s and their share of the matrix product's rate."""
+    best = found["settings"]["matmul_gmacs_per_second"]
+    made = []
+    for batch in found["networks"][0]["latency"]:
+        runtimes = list(dict.fromkeys(r for n in found["networks"] for r in n["latency"][batch]))
+        table = Table(
+            title=f"batch {batch}: milliseconds, least / median (GMAC/s, share of the matrix product's rate)",
+            title_justify="left",
+        )
+        table.add_column("network")
+        table.add_column("image")
+        for runtime in runtimes:
+            table.add_column(runtime, justify="right")
+        for record in found["networks"]:
+            work = record["gmacs"] * int(batch)
+            cells = [_cell(record["latency"][batch].get(runtime), work, best) for runtime in runtimes]
+            table.add_row(record["title"], "x".join(map(str, record["image_size"])), *cells)
+        made.append(table)
+    return made
+
+
+def _cell(timing: Mapping[str, Any] | None, gmacs: float, best: float) -> str:
+    if timing is None:
+        return ""
+    if "error" in timing:
+        return timing["error"]
+    rate = 1e3 * gmacs / timing["least"]
+    return f"{timing['least']:,.1f} / {timing['median']:,.1f}\n({rate:,.0f}, {rate / best:.0%})"
+
+
+def points(found: Mapping[str, Any], runtime: str) -> dict[str, list[pareto.Point]]:
+    """Parameters and latency of one image, by image size, for the networks that have a figure."""
+    grouped: dict[str, list[pareto.Point]] = {}
+    for record in found["networks"]:
+        timing = record["latency"].get("1", {}).get(runtime, {})
+        if "median" in timing:
+            size = "x".join(map(str, record["image_size"][1:]))
+            point = pareto.Point(record["title"], record["parameters"], timing["median"], record["ours"])
+            grouped.setdefault(size, []).append(point)
+    return grouped
+
+
+def main() -> None:
+    """Measure, print, draw and keep the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="networks whose title holds one of these")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8], metavar="N", help="images at a time")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each figure, at least five runs")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
+    parser.add_argument("--out", type=Path, default=Path("bench"), metavar="DIR", help="where figures go")
+    parser.add_argument("--measure", nargs=2, metavar=("TITLE", "BATCH"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.measure:
+        title, batch = arguments.measure
+        print(json.dumps(measure(title, int(batch), arguments.seconds)))
+        return
+    chosen = [c for c in candidates() if any(t in c.title for t in arguments.only or [""])]
+    if not chosen:
+        titles = "; ".join(c.title for c in candidates())
+        parser.error(f"expected a part of one of these titles, got {' '.join(arguments.only)}: {titles}")
+    found = run(chosen, arguments.batch, arguments.seconds)
+    write_json(arguments.out / "networks.json", found)
+    console = Console(width=200)
+    console.print(", ".join(f"{key}: {value}" for key, value in found["settings"].items()))
+    for table in tables(found):
+        console.print(table)
+    grouped = points(found, "optimized")
+    if grouped:
+        for kind in ("png", "svg"):
+            pareto.draw(grouped, arguments.out / f"networks.{kind}", "parameters", "milliseconds an image")
+        console.print(f"figures: {arguments.out}/networks.json; pictures: {arguments.out}/networks.png, .svg")
+
+
+if __name__ == "__main__":
+    main()

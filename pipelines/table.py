@@ -1,0 +1,107 @@
+"""The README's table of networks: their papers, what they cost, and how long they take on a CPU.
+
+python -m pipelines.table            # writes it into README.md
+python -m pipelines.table --measured bench/networks.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from networks import Summary, summarize
+from pipelines.errors import DataError, one_line_errors
+from pipelines.files import read_json, written_whole
+from pipelines.report import markdown
+
+BEGIN, END = "<!-- networks: written by `make table` -->", "<!-- /networks -->"
+RUNTIMES = ("eager", "optimized", "ONNX Runtime", "OpenVINO")
+"""Those of `pipelines.latency` that have a column."""
+
+
+def table(summaries: Sequence[Summary], measured: Mapping[str, Any]) -> str:
+    """The table in Markdown, with a line on what its latencies were measured on.
+
+    Args:
+        summaries: the networks, in the order of the table.
+        measured: what `pipelines.bench_networks` wrote; networks of others in it end the table.
+
+    Raises:
+        DataError: a network was never measured, or has changed since.
+    """
+    records = {record["title"]: record for record in measured["networks"]}
+    rows = []
+    for summary in summaries:
+        record = records.get(summary.title)
+        if record is None or record["parameters"] != summary.parameters:
+            found = "none" if record is None else f"one with {record['parameters']:,}"
+            raise DataError(
+                f"expected a latency of {summary.title} with {summary.parameters:,} parameters, "
+                f"found {found}; measure it with `make bench-networks`"
+            )
+        rows.append(_row(summary.title, summary.paper, summary.published, record))
+    for record in measured["networks"]:
+        if not record["ours"]:
+            rows.append(_row(record["title"], "", "", record))
+    heading = ["network", "paper", "parameters published", "here", "image", "GMAC"]
+    heading += [f"{runtime}, ms" for runtime in RUNTIMES]
+    settings = measured["settings"]
+    note = (
+        f"Latency: median milliseconds for one random image, float32, {settings['threads']} threads of one "
+        f"{settings['cpu']} processor ({settings['instructions']}), torch {settings['torch']}, whose matrix "
+        f"product reaches {settings['matmul_gmacs_per_second']:.0f} GMAC/s there."
+    )
+    return f"{markdown(heading, rows)}\n\n{note}"
+
+
+def _row(name: str, paper: str, published: str, record: Mapping[str, Any]) -> list[str]:
+    latency = record["latency"]["1"]
+    cells = [
+        name,
+        paper or "-",
+        published or "-",
+        f"{record['parameters']:,}",
+        "x".join(map(str, record["image_size"])),
+        f"{record['gmacs']:,.2f}",
+    ]
+    return cells + [_milliseconds(latency.get(runtime, {})) for runtime in RUNTIMES]
+
+
+def _milliseconds(timing: Mapping[str, Any]) -> str:
+    if "median" not in timing:
+        return timing.get("error", "-")
+    return f"{timing['median']:,.0f}" if timing["median"] >= 100 else f"{timing['median']:.1f}"
+
+
+def put(table_text: str, page: str) -> str:
+    """A page with the table between its two marks.
+
+    Raises:
+        DataError: the page does not have both marks, in their order.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise DataError(f"expected the lines {BEGIN} and {END} in the page, found none; put them back")
+    return f"{before}{BEGIN}\n\n{table_text}\n\n{END}{after}"
+
+
+def main() -> None:
+    """Write the table into the README."""
+    one_line_errors()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--measured", type=Path, default=Path("docs/networks.json"), metavar="FILE")
+    parser.add_argument("--page", type=Path, default=Path("README.md"), metavar="FILE")
+    arguments = parser.parse_args()
+    page = put(table(summarize(), read_json(arguments.measured)), arguments.page.read_text(encoding="utf-8"))
+    with written_whole(arguments.page) as beside:
+        beside.write_text(page, encoding="utf-8")
+    print(f"{arguments.page}: the table of networks is up to date")
+
+
+if __name__ == "__main__":
+    main()
