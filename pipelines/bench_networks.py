@@ -94,8 +94,14 @@ def describe(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def run(chosen: Sequence[Candidate], batches: Sequence[int], seconds: float) -> dict[str, Any]:
+def run(chosen: Sequence[Candidate], batches: Sequence[int], seconds: float, path: Path) -> dict[str, Any]:
     """Measure networks one after the other, with a progress bar.
+
+    Args:
+        chosen: the networks.
+        batches: numbers of images at a time.
+        seconds: for each figure at least.
+        path: the JSON file that is written after each network.
 
     Returns:
         `settings` of the machine, and `networks`: one record a network with `latency`, batch -> runtime ->
@@ -116,6 +122,7 @@ def run(chosen: Sequence[Candidate], batches: Sequence[int], seconds: float) -> 
                 record["latency"][str(batch)] = measure_apart(candidate.title, batch, seconds)
                 bar.update()
             records.append(record)
+            write_json(path, {"settings": settings, "networks": records})
     return {"settings": settings, "networks": records}
 
 
@@ -183,8 +190,7 @@ def main() -> None:
     if not chosen:
         titles = "; ".join(c.title for c in candidates())
         parser.error(f"expected a part of one of these titles, got {' '.join(arguments.only)}: {titles}")
-    found = run(chosen, arguments.batch, arguments.seconds)
-    write_json(arguments.out / "networks.json", found)
+    found = run(chosen, arguments.batch, arguments.seconds, arguments.out / "networks.json")
     console = Console(width=200)
     console.print(", ".join(f"{key}: {value}" for key, value in found["settings"].items()))
     for table in tables(found):

@@ -100,7 +100,7 @@ def measure(network: nn.Module, image_size: Sequence[int], batch: int, seconds: 
     with torch.inference_mode():
         try:
             expected = network(image)
-        except RuntimeError as error:
+        except Exception as error:  # out of memory, mostly
             return {"eager": {"error": _short(error)}}
         for name, runtime in RUNTIMES.items():
             try:
