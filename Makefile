@@ -7,7 +7,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install demo test test-slow lint format bench mlflow clean
+.PHONY: help install demo test test-slow lint format bench bench-networks table mlflow clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -54,6 +54,13 @@ format: install  ## let ruff format and mend what it can
 
 bench: install  ## speed and memory of reading, training and preparing, side by side
 	$(RUN) -m pipelines.bench
+
+bench-networks: OUT := bench
+bench-networks: install  ## latency of every network in several runtimes, beside MONAI's; about an hour
+	$(RUN) -m pipelines.bench_networks --out $(OUT)
+
+table: install  ## write the README's table of networks from docs/networks.json
+	$(RUN) -m pipelines.table
 
 mlflow: install  ## open the runs in MLflow's browser interface
 	$(VENV)/bin/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlruns.db}"

@@ -1,7 +1,8 @@
 """2D segmentation networks, each from its paper. Imports `torch` and `monai` only.
 
-Every network takes images (B, in_channels, H, W) and returns logits (B, out_channels, H, W). `NETWORKS`
-holds them all by name.
+Every network takes images (B, image_channels, H, W), H and W of at least `least_size` pixels, and returns
+logits (B, out_channels, H, W). Exported by `torch.export` for any size, it needs twice `least_size`: one
+pixel at the bottom is a program of its own there. `NETWORKS` holds them all by name.
 """
 
 from networks.ceusegnet import CEUSegNet

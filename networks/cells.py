@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from monai.networks.nets.attentionunet import AttentionBlock
 from monai.networks.nets.efficientnet import MBConvBlock
 from torch import nn
 
+from networks.blocks import pad_to
+
 EPS = 1e-3
-"""What the norms of the NASNet cells add to the variance."""
+"""What the norms of NASNet and EfficientNet add to the variance."""
 
 
 def squeeze(in_channels: int, filters: int) -> nn.Sequential:
@@ -101,7 +102,7 @@ class NormalCell(nn.Module):
         c0 = self.separable0_h(h) + self.separable0_p(p)
         c1 = self.separable1_p5(p) + self.separable1_p3(p)
         c2 = self.average(h) + p
-        c3 = self.average(p) + self.average(p)
+        c3 = 2 * self.average(p)
         c4 = self.separable4_h(h) + h
         return torch.cat([p, c0, c1, c2, c3, c4], dim=1)
 
@@ -175,6 +176,8 @@ def mbconv(in_channels: int, out_channels: int) -> nn.Module:
         image_size=[1, 1],  # With stride 1 the padding is the same for every size.
         expand_ratio=6,
         se_ratio=0.25,
+        # EfficientNet averages over some hundred steps (momentum 0.01); a short training would not get there.
+        norm=("batch", {"eps": EPS, "momentum": 0.1}),
         drop_connect_rate=0.0,
     )
 
@@ -205,6 +208,5 @@ class AttentionGate(nn.Module):
 
     def forward(self, up: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """Join (B, U, h, w) and (B, S, H, W), with h <= H and w <= W, to (B, S + U, H, W)."""
-        right, bottom = skip.shape[-1] - up.shape[-1], skip.shape[-2] - up.shape[-2]
-        up = F.pad(up, [0, right, 0, bottom])
+        up = pad_to(up, skip)
         return torch.cat([self.attention(up, skip), up], dim=1)

@@ -53,7 +53,8 @@ class HighResUNet(UNetSkeleton):
     | 16    | yes       | no       | 4,649,098   | 4.6 M        |
     | 16    | yes       | yes      | 5,350,026   | 5.3 M        |
 
-    Where the paper leaves a choice open, this is the reading that fits all four counts at once: two
+    This network is built from the paper alone; no code of its authors was compared. Where the paper leaves a
+    choice open, this is the reading that fits all four counts at once: two
     convolutions at the bottom; a bias everywhere but in depthwise convolutions; the residual's short way a
     1x1 convolution without a norm, at the bottom too, but not in the decoder; neither norm nor ReLU behind
     an upsampling; the network without separable convolutions goes up by transposed 2x2 convolutions. Free of

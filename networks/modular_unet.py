@@ -85,7 +85,8 @@ class ModularUNet(UNetSkeleton):
     The way up is a transposed 2x2 convolution to the width of the block that follows it; what it gives is
     zero-padded where a DownOp met an odd side.
 
-    The paper gives the number of parameters, not the widths: those in `WIDTHS` are chosen here to meet it,
+    These networks are built from the paper alone; no code of its author was compared. The paper gives the
+    number of parameters, not the widths: those in `WIDTHS` are chosen here to meet it,
     about doubling from level to level. Further readings: a cell of NASNet takes the outputs of two earlier
     cells, a block of a U-Net has one input, so the cell takes it twice; cells keep the ReLU that NASNet
     begins them with, at the finest level too, where it hides what is negative in an image, so scale images

@@ -37,7 +37,8 @@ class ReducedUNet(UNetSkeleton):
       the text are then the 512 of the bottom with the 512 of the skip beside it.
     - `"literal_text"`: 64, 128, 256, 512, 1024 channels down, 512, 256, 128, 64 up: 5,257,479 parameters.
 
-    Where the paper leaves a choice open, this is the reading that the counts agree with: the depthwise
+    This network is built from the paper alone; no code of its authors was compared. Where the paper leaves a
+    choice open, this is the reading that the counts agree with: the depthwise
     convolutions have no bias, the pointwise and 1x1 ones have; the sub-pixel step turns the decoder's last
     64 (128) channels into 16 (32) of twice the size, and a whole block follows it; BatchNorm stands in
     front of the first block too, on the image itself. Free of any count: the zero that a 2x2 kernel needs

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +27,18 @@ from torch import nn
 from tqdm import tqdm
 
 from networks import NETWORKS, count_gmacs, count_parameters
-from networks import summarize as summarize_networks
 from pipelines import latency, machine, pareto
 from pipelines.files import write_json
 
 LIKE_LI = (64, 128, 256, 512, 512)
 """Widths of Li et al.'s U-Net, which MONAI's networks get too."""
+
+
+DRAWN = "optimized, keeping memory"
+"""The runtime of the Pareto plot: PyTorch at its best."""
+
+COMPARED = {"PlainUNet": 30, "LighterUNet, C = 16": 40, "HighResUNet": 8}
+"""Networks that plain eager and optimized are compared for in turns, and how many pairs of runs."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +54,9 @@ class Candidate:
 def candidates() -> list[Candidate]:
     """The published networks of the registry, then MONAI's."""
     ours = [
-        Candidate(s.title, lambda s=s: NETWORKS[s.network](**s.arguments), s.image_size)
-        for s in summarize_networks()
+        Candidate(published.title, partial(NETWORKS[name], **published.arguments), published.image_size)
+        for name in NETWORKS.names
+        for published in NETWORKS[name].published
     ]
     rgb = (3, 256, 256)
     steps = {"strides": (2, 2, 2, 2)}
@@ -59,26 +70,41 @@ def candidates() -> list[Candidate]:
     return ours + [Candidate(title, build, rgb, ours=False) for title, build in monai.items()]
 
 
-def measure(title: str, batch: int, seconds: float) -> dict[str, Any]:
-    """Measure one network in this process; what `latency.measure` gives."""
+def build(title: str) -> tuple[nn.Module, tuple[int, int, int]]:
+    """A candidate with seeded weights, and the size of its images."""
     (candidate,) = [c for c in candidates() if c.title == title]
     torch.manual_seed(0)
-    return latency.measure(candidate.build(), candidate.image_size, batch, seconds)
+    return candidate.build(), candidate.image_size
 
 
 def measure_apart(title: str, batch: int, seconds: float) -> dict[str, Any]:
-    """Measure one network in a fresh process, so that no other's memory or threads are in its way."""
-    command = [sys.executable, "-W", "ignore", "-m", "pipelines.bench_networks", "--seconds", str(seconds)]
-    command += ["--threads", str(torch.get_num_threads()), "--measure", title, str(batch)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    """Measure one network in a fresh process, so that no other's memory or threads are in its way.
+
+    Returns:
+        Runtime -> timing, as of `latency.measure`; if the process ended too early, the next runtime says so.
+    """
+    done = _apart("--seconds", str(seconds), "--measure", title, str(batch))
+    found = dict(json.loads(line) for line in done.stdout.splitlines())
     if done.returncode:
+        missing = next((name for name in latency.RUNTIMES if name not in found), "GPU")
         # The kernel kills a process that takes the last of the memory.
-        lines = done.stderr.strip().splitlines()
-        found = (
-            "not enough memory" if done.returncode == -9 else lines[-1] if lines else "ended without a word"
-        )
-        return {"eager": {"error": found}}
+        last = (done.stderr.strip().splitlines() or ["ended without a word"])[-1]
+        found[missing] = {"error": "not enough memory" if done.returncode == -9 else last}
+    return found
+
+
+def compare_apart(title: str, pairs: int) -> dict[str, Any]:
+    """Plain eager against optimized in a fresh process; what `latency.compare` gives."""
+    done = _apart("--compare", title, str(pairs))
+    if done.returncode:
+        raise RuntimeError(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def _apart(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", "-m", "pipelines.bench_networks"]
+    command += ["--threads", str(torch.get_num_threads()), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def describe(candidate: Candidate) -> dict[str, Any]:
@@ -105,13 +131,16 @@ def run(chosen: Sequence[Candidate], batches: Sequence[int], seconds: float, pat
 
     Returns:
         `settings` of the machine, and `networks`: one record a network with `latency`, batch -> runtime ->
-        timing.
+        timing, and for those in `COMPARED` `optimized`, what optimizing gains.
     """
     settings = {
         **machine.describe(),
-        "dtype": "float32",
-        "allocator": "system default, except where memory is kept",
-        "matmul_gmacs_per_second": latency.matmul_rate(),
+        "onnxruntime": version("onnxruntime"),
+        "openvino": version("openvino"),
+        "dtype": "float32, on a GPU bfloat16",
+        "memory format": "contiguous, but channels last where it says so or optimized",
+        "allocator": _allocator(),
+        "matmul_gmacs_per_second": latency.matmul_rates(),
     }
     records = []
     with tqdm(total=len(chosen) * len(batches), unit="measurement") as bar:
@@ -121,14 +150,26 @@ def run(chosen: Sequence[Candidate], batches: Sequence[int], seconds: float, pat
                 bar.set_description(f"{candidate.title}, batch {batch}")
                 record["latency"][str(batch)] = measure_apart(candidate.title, batch, seconds)
                 bar.update()
+            if candidate.title in COMPARED:
+                record["optimized"] = compare_apart(candidate.title, COMPARED[candidate.title])
             records.append(record)
             write_json(path, {"settings": settings, "networks": records})
     return {"settings": settings, "networks": records}
 
 
+def _allocator() -> str:
+    """The C library's, or what stands in its place, and its settings."""
+    names = [name for name in os.environ if name == "LD_PRELOAD" or name.startswith(("MALLOC_", "GLIBC_TUN"))]
+    given = ", ".join(f"{name}={os.environ[name]}" for name in sorted(names))
+    return f"{' '.join(platform.libc_ver())}, {given or 'default settings'}, but where memory is kept"
+
+
 def tables(found: Mapping[str, Any]) -> list[Table]:
     """A table for each batch size: milliseconds, GMAC/s and their share of the matrix product's rate."""
-    best = found["settings"]["matmul_gmacs_per_second"]
+    rates = found["settings"]["matmul_gmacs_per_second"]
+    best = {
+        gpu: max((r for n, r in rates.items() if n.startswith("GPU") == gpu), default=0) for gpu in (0, 1)
+    }
     made = []
     for batch in found["networks"][0]["latency"]:
         runtimes = list(dict.fromkeys(r for n in found["networks"] for r in n["latency"][batch]))
@@ -142,10 +183,23 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
             table.add_column(runtime, justify="right")
         for record in found["networks"]:
             work = record["gmacs"] * int(batch)
-            cells = [_cell(record["latency"][batch].get(runtime), work, best) for runtime in runtimes]
+            cells = [
+                _cell(record["latency"][batch].get(runtime), work, best[runtime.startswith("GPU")])
+                for runtime in runtimes
+            ]
             table.add_row(record["title"], "x".join(map(str, record["image_size"])), *cells)
         made.append(table)
-    return made
+    table = Table(title="plain eager against optimized, one image, in turns: median ms", title_justify="left")
+    for heading in ("network", "allocator", "eager", "optimized", "ratio (quartiles)"):
+        table.add_column(heading)
+    for record in found["networks"]:
+        for setting, times in record.get("optimized", {}).items():
+            lower, upper = times["quartiles"]
+            ratio = f"{times['ratio']:.2f} ({lower:.2f} to {upper:.2f}, {times['pairs']} pairs)"
+            table.add_row(
+                record["title"], setting, f"{times['eager']:,.1f}", f"{times['optimized']:,.1f}", ratio
+            )
+    return [*made, table] if table.rows else made
 
 
 def _cell(timing: Mapping[str, Any] | None, gmacs: float, best: float) -> str:
@@ -163,7 +217,7 @@ def points(found: Mapping[str, Any], runtime: str) -> dict[str, list[pareto.Poin
     for record in found["networks"]:
         timing = record["latency"].get("1", {}).get(runtime, {})
         if "median" in timing:
-            size = "x".join(map(str, record["image_size"][1:]))
+            size = "x".join(map(str, record["image_size"]))
             point = pareto.Point(record["title"], record["parameters"], timing["median"], record["ours"])
             grouped.setdefault(size, []).append(point)
     return grouped
@@ -179,12 +233,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="for each figure, at least five runs")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
     parser.add_argument("--out", type=Path, default=Path("bench"), metavar="DIR", help="where figures go")
-    parser.add_argument("--measure", nargs=2, metavar=("TITLE", "BATCH"), help=argparse.SUPPRESS)
+    for hidden in (("--measure", "BATCH"), ("--compare", "PAIRS")):
+        parser.add_argument(hidden[0], nargs=2, metavar=("TITLE", hidden[1]), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.measure:
         title, batch = arguments.measure
-        print(json.dumps(measure(title, int(batch), arguments.seconds)))
+        for timed in latency.measure(*build(title), int(batch), arguments.seconds):
+            print(json.dumps(timed), flush=True)
+        return
+    if arguments.compare:
+        title, pairs = arguments.compare
+        print(json.dumps(latency.compare(*build(title), int(pairs))))
         return
     chosen = [c for c in candidates() if any(t in c.title for t in arguments.only or [""])]
     if not chosen:
@@ -195,10 +255,13 @@ def main() -> None:
     console.print(", ".join(f"{key}: {value}" for key, value in found["settings"].items()))
     for table in tables(found):
         console.print(table)
-    grouped = points(found, "optimized")
+    grouped = points(found, DRAWN)
     if grouped:
+        settings = found["settings"]
+        setting = f"{DRAWN}; float32, {settings['threads']} threads, {settings['cpu']}"
         for kind in ("png", "svg"):
-            pareto.draw(grouped, arguments.out / f"networks.{kind}", "parameters", "milliseconds an image")
+            path = arguments.out / f"networks.{kind}"
+            pareto.draw(grouped, path, "parameters", "milliseconds an image", title=f"PyTorch, {setting}")
         console.print(f"figures: {arguments.out}/networks.json; pictures: {arguments.out}/networks.png, .svg")
 
 

@@ -14,15 +14,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from networks import optimize_for_inference
 from pipelines.allocator import reuse_freed_memory
 
-LEAST_RUNS = 5
-PATIENCE = 20.0  # seconds that a figure may take, whatever the least number of runs
+LEAST_RUNS = 10
+PATIENCE = 8.0  # seconds that a figure may take, whatever the least number of runs
+
+
+Runtime = Callable[[nn.Module, torch.Tensor], "contextlib.AbstractContextManager[Callable[[], Any]]"]
+"""Network and images -> a call that answers, valid in the context."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Timing:
 def time_runs(run: Callable[[], Any], seconds: float, gpu: bool = False) -> Timing:
     """Time a call again and again, after a warm-up.
 
-    There are five runs at least, or as many as `PATIENCE` allows; where even the first takes longer than
+    There are ten runs at least, or as many as `PATIENCE` allows; where even the first takes longer than
     that, it is the only one.
 
     Args:
@@ -72,13 +76,28 @@ def _gpu_milliseconds(run: Callable[[], Any]) -> float:
     return start.elapsed_time(end)
 
 
-def matmul_rate(seconds: float = 2.0, side: int = 2048) -> float:
-    """Multiply-accumulates of a float32 matrix product in 10^9 a second: what the CPU can do at best."""
+def matmul_rates(seconds: float = 1.0, side: int = 2048) -> dict[str, float]:
+    """Multiply-accumulates of square matrix products in 10^9 a second, as measured here.
+
+    On the CPU in float32, as `torch.matmul` and as a 1x1 convolution with channels last: they run in
+    different libraries, and the faster one is what other layers can be compared with. On a GPU, if there is
+    one, in bfloat16.
+    """
     a, b = torch.rand(2, side, side)
-    return side**3 / 1e6 / time_runs(lambda: a @ b, seconds).least
+    pixels = a.T.reshape(1, side, side, 1).to(memory_format=torch.channels_last)
+    kernels = b.reshape(side, side, 1, 1).to(memory_format=torch.channels_last)
+    products = {"matmul": lambda: a @ b, "1x1 convolution": lambda: F.conv2d(pixels, kernels)}
+    work = side**3 / 1e6  # milliseconds below
+    rates = {name: work / time_runs(product, seconds).least for name, product in products.items()}
+    if torch.cuda.is_available():
+        a, b = a.to("cuda", torch.bfloat16), b.to("cuda", torch.bfloat16)
+        rates["GPU matmul, bfloat16"] = work / time_runs(lambda: a @ b, seconds, gpu=True).least
+    return rates
 
 
-def measure(network: nn.Module, image_size: Sequence[int], batch: int, seconds: float) -> dict[str, Any]:
+def measure(
+    network: nn.Module, image_size: Sequence[int], batch: int, seconds: float
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Time a network in each runtime that is there, on random images.
 
     `RUNTIMES` follow one another in this process, all in float32: eager PyTorch as it is, with channels
@@ -91,35 +110,78 @@ def measure(network: nn.Module, image_size: Sequence[int], batch: int, seconds: 
         batch: number of images.
         seconds: how long to measure each at least.
 
-    Returns:
-        runtime -> the fields of its `Timing`, or `{"error": why there is none}`.
+    Yields:
+        Runtime, and the fields of its `Timing` or `{"error": why there is none}`.
     """
     network = network.eval()
     image = torch.randn(batch, *image_size, generator=torch.Generator().manual_seed(0))
-    found: dict[str, Any] = {}
     with torch.inference_mode():
         try:
             expected = network(image)
         except Exception as error:  # out of memory, mostly
-            return {"eager": {"error": _short(error)}}
+            yield "eager", {"error": _short(error)}
+            return
         for name, runtime in RUNTIMES.items():
-            try:
-                with runtime(network, image) as run:
-                    _check(name, run(), expected)
-                    found[name] = asdict(time_runs(run, seconds))
-            except Exception as error:  # of any library; it stands in the figure's place
-                found[name] = {"error": _short(error)}
+            yield name, _timing(name, runtime, network, image, expected, seconds)
         if torch.cuda.is_available():
-            found.update(_on_gpu(network, image, seconds))
+            network, image = network.to("cuda", torch.bfloat16), image.to("cuda", torch.bfloat16)
+            for name in ("eager", "channels last", "optimized"):
+                timing = _timing(name, RUNTIMES[name], network, image, expected, seconds, gpu=True)
+                yield f"GPU {name}", timing
+
+
+def _timing(
+    name: str,
+    runtime: Runtime,
+    network: nn.Module,
+    image: torch.Tensor,
+    expected: torch.Tensor,
+    seconds: float,
+    gpu: bool = False,
+) -> dict[str, Any]:
+    try:
+        with runtime(network, image) as run:
+            # A runtime that answers something else has no latency. bfloat16 keeps 8 bits.
+            logits = torch.as_tensor(run()).float().cpu()
+            difference = ((logits - expected).norm() / (expected - expected.mean()).norm()).item()
+            if not difference < (0.3 if gpu else 1e-2):
+                raise RuntimeError(f"{name} differs from eager by {difference:.1%}")
+            return asdict(time_runs(run, seconds, gpu))
+    except Exception as error:  # of any library; it stands in the figure's place
+        return {"error": _short(error)}
+
+
+def compare(network: nn.Module, image_size: Sequence[int], pairs: int) -> dict[str, dict[str, Any]]:
+    """Plain eager against optimized, run in turns on one image, with both settings of the allocator.
+
+    Args:
+        network: takes (B, C, H, W); it is put in eval mode.
+        image_size: (C, H, W).
+        pairs: how often both are run.
+
+    Returns:
+        Setting of the allocator -> `eager` and `optimized`, the median milliseconds of each, and `ratio`, the
+        median of the pairs' ratios with their lower and upper quartile.
+    """
+    network = network.eval()
+    image = torch.randn(1, *image_size, generator=torch.Generator().manual_seed(0))
+    found: dict[str, dict[str, Any]] = {}
+    with torch.inference_mode(), _eager(network, image) as eager, _optimized(network, image) as optimized:
+        for setting in ("system default", "keeping memory"):
+            if setting == "keeping memory" and not reuse_freed_memory():
+                continue
+            eager(), optimized()
+            times = [(_milliseconds(eager), _milliseconds(optimized)) for _ in range(pairs)]
+            lower, middle, upper = statistics.quantiles([plain / fast for plain, fast in times], n=4)
+            plain, fast = (statistics.median(side) for side in zip(*times, strict=True))
+            found[setting] = {
+                "eager": plain,
+                "optimized": fast,
+                "ratio": middle,
+                "quartiles": [lower, upper],
+                "pairs": pairs,
+            }
     return found
-
-
-def _check(name: str, logits: Any, expected: torch.Tensor) -> None:
-    """A runtime that answers something else has no latency."""
-    difference = (torch.as_tensor(np.asarray(logits)) - expected).abs().max()
-    scale = expected.abs().max().clamp(min=1)
-    if not difference < 1e-3 * scale:
-        raise RuntimeError(f"{name} differs from eager by {difference:.2g}")
 
 
 def _short(error: Exception) -> str:
@@ -127,9 +189,6 @@ def _short(error: Exception) -> str:
     if isinstance(error, MemoryError) or "not enough memory" in text or "bad_alloc" in text:
         return "not enough memory"
     return (text.strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-Runtime = Callable[[nn.Module, torch.Tensor], "contextlib.AbstractContextManager[Callable[[], Any]]"]
 
 
 @contextlib.contextmanager
@@ -147,6 +206,7 @@ def _channels_last(network: nn.Module, image: torch.Tensor) -> Iterator[Callable
 @contextlib.contextmanager
 def _optimized(network: nn.Module, image: torch.Tensor) -> Iterator[Callable[[], Any]]:
     network = optimize_for_inference(network)
+    image = image.to(memory_format=torch.channels_last)
     yield lambda: network(image)
 
 
@@ -210,12 +270,3 @@ RUNTIMES: dict[str, Runtime] = {
     "eager, keeping memory": _keeping_memory(_eager),
     "optimized, keeping memory": _keeping_memory(_optimized),
 }
-
-
-def _on_gpu(network: nn.Module, image: torch.Tensor, seconds: float) -> dict[str, Any]:
-    found = {}
-    network, image = copy.deepcopy(network).to("cuda", torch.bfloat16), image.to("cuda", torch.bfloat16)
-    for name in ("eager", "channels last", "optimized"):
-        with RUNTIMES[name](network, image) as run:
-            found[f"GPU {name}"] = asdict(time_runs(run, seconds, gpu=True))
-    return found

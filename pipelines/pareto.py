@@ -40,7 +40,9 @@ def front(points: Sequence[Point]) -> list[Point]:
     return best
 
 
-def draw(panels: Mapping[str, Sequence[Point]], path: str | Path, x_label: str, y_label: str) -> None:
+def draw(
+    panels: Mapping[str, Sequence[Point]], path: str | Path, x_label: str, y_label: str, title: str
+) -> None:
     """Draw points on logarithmic axes, a panel for each group that can be compared, with its Pareto front.
 
     Points are numbered, and the titles stand in a list beside each panel, in the order of `y`.
@@ -50,6 +52,7 @@ def draw(panels: Mapping[str, Sequence[Point]], path: str | Path, x_label: str, 
         path: the picture to write, `.png` or `.svg`.
         x_label: what `x` is.
         y_label: what `y` is.
+        title: what all of it was measured on.
 
     Raises:
         DataError: there is nothing to draw.
@@ -66,8 +69,8 @@ def draw(panels: Mapping[str, Sequence[Point]], path: str | Path, x_label: str, 
         axes.remove()
     kinds = [("o", OURS, "of this package"), ("s", OTHERS, "of others")]
     handles = [Line2D([], [], marker=m, color=c, ls="", ms=9, label=label) for m, c, label in kinds]
-    handles.append(Line2D([], [], color="0.4", ls="--", label="none is better in both"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
+    handles.append(Line2D([], [], color="0.4", ls="--", label="Pareto front"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, title=title)
     FigureCanvasAgg(figure)
     kind = Path(path).suffix[1:]
     # The same figures make the same file: no date, no random names. Text stays text, which can be searched.
@@ -79,7 +82,8 @@ def draw(panels: Mapping[str, Sequence[Point]], path: str | Path, x_label: str, 
 
 def _panel(axes: Axes, heading: str, points: Sequence[Point], x_label: str, y_label: str) -> None:
     line = front(points)
-    axes.plot([p.x for p in line], [p.y for p in line], "--", color="0.4", lw=1, zorder=1)
+    xs, ys = [p.x for p in line], [p.y for p in line]
+    axes.plot(xs, ys, "--", color="0.4", lw=1, drawstyle="steps-post", zorder=1)
     for number, point in enumerate(points, start=1):
         marker, colour = ("o", OURS) if point.ours else ("s", OTHERS)
         axes.plot(point.x, point.y, marker, color=colour, ms=13, mec="white", zorder=2)

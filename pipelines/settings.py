@@ -59,19 +59,23 @@ def check(known_labels: Sequence[int], target_labels: Any, **given: Any) -> None
         raise DataError(f"expected --target_labels to be a list out of {lesions}, found {target_labels!r}")
 
 
-def check_size(network: torch.nn.Module, image_size: Sequence[int]) -> None:
+def check_network(network: torch.nn.Module, image_shape: Sequence[int]) -> None:
     """Refuse images that a network of ours would refuse in its first step.
 
     Args:
-        network: whose `least_size`, where it has one, the images have to reach.
-        image_size: sides in pixels.
+        network: whose `least_size` and `image_channels`, where it has them, the images have to meet.
+        image_shape: (C, H, W).
 
     Raises:
-        DataError: names both sizes.
+        DataError: names what the network takes and what it would be given.
     """
-    least = getattr(network, "least_size", 1)
-    if min(image_size) < least:
+    name = type(network).__name__
+    channels, *size = image_shape
+    least, wanted = getattr(network, "least_size", 1), getattr(network, "image_channels", channels)
+    if min(size) < least:
+        raise DataError(f"expected --image_size of at least [{least},{least}] for {name}, found {size}")
+    if channels != wanted:
         raise DataError(
-            f"expected --image_size of at least [{least},{least}] for {type(network).__name__}, "
-            f"found {image_size}"
+            f"expected a network for images of {channels} channel{'s' * (channels > 1)}, found {name} for "
+            f"{wanted}; set --network_def#in_channels, or choose another network"
         )

@@ -17,7 +17,7 @@ from pipelines.files import read_json, written_whole
 from pipelines.report import markdown
 
 BEGIN, END = "<!-- networks: written by `make table` -->", "<!-- /networks -->"
-RUNTIMES = ("eager", "optimized", "ONNX Runtime", "OpenVINO")
+RUNTIMES = ("eager", "optimized", "optimized, keeping memory", "ONNX Runtime", "OpenVINO")
 """Those of `pipelines.latency` that have a column."""
 
 
@@ -39,25 +39,28 @@ def table(summaries: Sequence[Summary], measured: Mapping[str, Any]) -> str:
             found = "none" if record is None else f"one with {record['parameters']:,}"
             raise DataError(
                 f"expected a latency of {summary.title} with {summary.parameters:,} parameters, "
-                f"found {found}; measure it with `make bench-networks`"
+                f"found {found}; measure it with `make bench-networks OUT=docs`"
             )
-        rows.append(_row(summary.title, summary.paper, summary.published, record))
+        cost = {"gmacs": summary.gmacs, "image_size": summary.image_size}
+        rows.append(_row(summary.title, summary.paper, summary.published, {**record, **cost}))
     for record in measured["networks"]:
         if not record["ours"]:
             rows.append(_row(record["title"], "", "", record))
     heading = ["network", "paper", "parameters published", "here", "image", "GMAC"]
     heading += [f"{runtime}, ms" for runtime in RUNTIMES]
     settings = measured["settings"]
+    rates = ", ".join(f"{rate:.0f} as {name}" for name, rate in settings["matmul_gmacs_per_second"].items())
     note = (
         f"Latency: median milliseconds for one random image, float32, {settings['threads']} threads of one "
-        f"{settings['cpu']} processor ({settings['instructions']}), torch {settings['torch']}, whose matrix "
-        f"product reaches {settings['matmul_gmacs_per_second']:.0f} GMAC/s there."
+        f"{settings['cpu']} processor ({settings['instructions']}), whose matrix product reaches {rates} in "
+        f"GMAC/s; torch {settings['torch']}, ONNX Runtime {settings['onnxruntime']}, OpenVINO "
+        f"{settings['openvino']}; allocator: {settings['allocator']}."
     )
     return f"{markdown(heading, rows)}\n\n{note}"
 
 
 def _row(name: str, paper: str, published: str, record: Mapping[str, Any]) -> list[str]:
-    latency = record["latency"]["1"]
+    latency = record["latency"].get("1", {})
     cells = [
         name,
         paper or "-",

@@ -121,6 +121,24 @@ def test_the_smoke_experiment_runs(trained):
     assert "weights: runs/lits/a/model.pt" in run(folder, "evaluating", EVALUATE, num_folds=3, **SMALL)
 
 
+def test_another_network_trains_with_its_own_arguments(trained):
+    folder, _ = trained
+    config = f"['{TRAIN}','bundles/common/smoke.json']"
+    other = {"network_def#_target_": "networks.LighterUNet", "network_def#group_size": 16}
+    run(folder, "training", config, run_name="lighter", num_folds=3, **other)
+    weights = torch.load(folder / "runs/smoke/lighter/model.pt", weights_only=True)
+    assert sum(w.numel() for n, w in weights.items() if n.endswith(("weight", "bias"))) == 2_700_555
+
+
+def test_a_network_for_other_images_is_refused(trained):
+    folder, _ = trained
+    config = f"['{TRAIN}','bundles/common/smoke.json']"
+    other = {"network_def#_target_": "networks.CEUSegNet"}
+    out = run(folder, "training", config, expect=1, run_name="ceus", num_folds=3, **other)
+    assert "featherseg: expected a network for images of 1 channel, found CEUSegNet for 2" in out
+    assert "Traceback" not in out
+
+
 def infer(folder, source, name="masks", **options):
     out = run(
         folder,

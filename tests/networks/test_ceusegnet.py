@@ -165,11 +165,3 @@ def test_other_numbers_of_channels_are_an_error(channels):
 def test_unknown_fusion_is_an_error_that_names_the_known_ones():
     with pytest.raises(ValueError, match="out of cff, conv1x1, got 'sum'"):
         CEUSegNet(fusion="sum")
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
-@pytest.mark.parametrize("published", CEUSegNet.published[1:], ids=lambda published: published.title)
-def test_other_networks_of_the_paper_script(published):
-    network, x = build(**published.arguments), images()
-    with torch.no_grad():
-        torch.testing.assert_close(torch.jit.script(network)(x), network(x), atol=1e-5, rtol=1e-5)

@@ -1,78 +1,33 @@
-"""What every network has to be able to do: a network that registers is tested here.
-
-So is each of its published variants, but for those that differ by a number (a width, a group size): these
-run the same code.
-"""
+"""What every network has to be able to do: a network that registers is tested here, in its variants."""
 
 from __future__ import annotations
 
 import doctest
 import io
-from collections.abc import Callable
-from functools import partial
 
 import onnxruntime
 import pytest
 import torch
-from _pytest.mark import ParameterSet
+from monai.losses import DiceCELoss
+from monai.transforms import (
+    Compose,
+    LoadImaged,
+    Orientationd,
+    ResizeWithPadOrCropd,
+    ScaleIntensityRanged,
+)
 from torch import nn
 from torch.export import Dim
 from torch.optim.swa_utils import update_bn
 
 import networks
-from networks import NETWORKS
-
-
-def variants() -> list[ParameterSet]:
-    found = []
-    for name in NETWORKS.names:
-        network = NETWORKS[name]
-        found.append(pytest.param(partial(network), id=name))
-        for published in network.published:
-            if published.arguments and not any(type(value) is int for value in published.arguments.values()):
-                found.append(pytest.param(partial(network, **published.arguments), id=published.title))
-    return found
-
+from pipelines.datasets import lits
+from tests.networks.building import build, close, images, settled, variants
 
 pytestmark = [
     pytest.mark.parametrize("variant", variants()),
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
 ]
-
-
-Variant = Callable[..., nn.Module]
-
-
-def build(variant: Variant, in_channels: int = 1, out_channels: int = 1, seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return variant(in_channels=in_channels, out_channels=out_channels)
-
-
-def settled(variant: Variant) -> nn.Module:
-    """A network as after training: the statistics of its norms fit its features. In eval mode.
-
-    The images are not too small, and differ in brightness and contrast: a norm would else divide by next to
-    nothing behind the mean over an image, or where a ReLU is silent on all of them.
-    """
-    network = build(variant)
-    side = max(2 * network.least_size, 64)
-    noise = torch.randn(8, network.image_channels, side, side)
-    update_bn([noise * torch.rand(8, 1, 1, 1) + torch.randn(8, 1, 1, 1)], network)
-    return network.eval()
-
-
-def images(network: nn.Module, height: int = 0, width: int = 0, batch: int = 2) -> torch.Tensor:
-    """Random images, the same at every call.
-
-    Without a size their two sides are odd, so that every pooling and every skip meets odd ones.
-    """
-    least = network.least_size
-    size = (height or 2 * least + 1, width or 3 * least - 1)
-    return torch.randn(batch, network.image_channels, *size, generator=torch.Generator().manual_seed(1))
-
-
-def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_example_in_docstring_runs(variant):
@@ -247,3 +202,51 @@ def test_state_dict_round_trip(variant):
     restored.load_state_dict(torch.load(file, weights_only=True))
     with torch.no_grad():
         assert torch.equal(restored(images(network)), network(images(network)))
+
+
+@pytest.fixture(scope="session")
+def slices(tmp_path_factory) -> tuple[torch.Tensor, torch.Tensor]:
+    """The slice with the largest lesion of each of four phantom volumes: images in 0 to 1, and masks."""
+    root = tmp_path_factory.mktemp("slices") / "lits"
+    lits.phantom(root, cases=4, size=64)
+    prepare = Compose(
+        [
+            LoadImaged(["image", "label"], ensure_channel_first=True),
+            Orientationd(["image", "label"], axcodes="RAS", labels=None),
+            ScaleIntensityRanged("image", -100, 200, 0, 1, clip=True),
+            ResizeWithPadOrCropd(["image", "label"], (64, 64, -1)),
+        ]
+    )
+    found = []
+    for case in lits.index(root):
+        volume = prepare({key: case[key] for key in ("image", "label")})
+        lesion = (volume["label"] == 2).float()
+        slice_ = int(lesion.sum((0, 1, 2)).argmax())
+        found.append((volume["image"][..., slice_].as_tensor(), lesion[..., slice_].as_tensor()))
+    images, masks = zip(*found, strict=True)
+    assert all(mask.sum() > 40 for mask in masks)
+    return torch.stack(images), torch.stack(masks)
+
+
+@pytest.mark.slow
+def test_learns_a_handful_of_slices_by_heart(variant, slices):
+    x, y = slices
+    network = build(variant, seed=1)
+    x = x.repeat(1, network.image_channels, 1, 1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    loss_of = DiceCELoss(sigmoid=True)
+    dice = 0.0
+    for _ in range(30):
+        network.train()
+        for _ in range(10):
+            optimizer.zero_grad()
+            loss_of(network(x), y).backward()
+            optimizer.step()
+        # The averages of the norms lag behind weights that change so fast.
+        update_bn([x], network)
+        with torch.no_grad():
+            found = network.eval()(x) > 0
+        dice = (2 * (found * y).sum() / (found.sum() + y.sum())).item()
+        if dice > 0.9:
+            break
+    assert dice > 0.9

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
-from networks import PlainUNet, count_gmacs, count_parameters
+from networks import NETWORKS, PlainUNet, count_gmacs, count_parameters, summarize
 
 
 def test_parameters_leave_out_the_statistics_of_a_norm():
@@ -31,3 +32,35 @@ def test_counting_leaves_the_network_as_it_is():
     count_gmacs(network, (1, 1536, 1536))
     assert network.training
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("summary", summarize(), ids=lambda summary: summary.title)
+def test_multiply_accumulates_agree_with_another_counter(summary):
+    """fvcore traces a run; a small image, and small widths where the paper's are wide, keep that short."""
+    arguments = {
+        name: min(value, 16) if name == "width" else value for name, value in summary.arguments.items()
+    }
+    network = NETWORKS[summary.network](**arguments)
+    size = (network.image_channels, 64, 96)
+    counter = FlopCountAnalysis(network.eval(), torch.zeros(1, *size))
+    counter.unsupported_ops_warnings(False)
+    # What is no convolution (the matrices of CSA) is so little that leaving it out stays within the 1 %.
+    counted = counter.by_operator()
+    macs = sum(counted[name] for name in ("conv", "linear", "matmul", "addmm", "bmm", "einsum"))
+    assert count_gmacs(network, size) == pytest.approx(macs / 1e9, rel=0.01)
+
+
+def test_every_published_network_is_summarized():
+    summaries = summarize()
+    assert sorted(s.title for s in summaries) == sorted(
+        published.title for name in NETWORKS.names for published in NETWORKS[name].published
+    )
+    plain = next(s for s in summaries if s.title == "PlainUNet")
+    assert (plain.network, plain.paper, plain.image_size) == (
+        "PlainUNet",
+        "Li et al., ISBI 2021",
+        (3, 256, 256),
+    )
+    assert (plain.published, plain.parameters, round(plain.gmacs, 2)) == ("17,267,393", 17_267_393, 39.98)
+    assert [s.paper for s in summaries] == sorted(s.paper for s in summaries)
+    assert all(s.title.startswith(s.network) for s in summaries)

@@ -7,6 +7,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from networks import NETWORKS, count_parameters
 from pipelines import tracking
 from pipelines.cli import app
 from tests.conftest import ROOT
@@ -113,3 +114,21 @@ def test_track_tells_whether_the_record_was_sent(monkeypatch, capsys, tmp_path, 
     out, err = capsys.readouterr()
     assert ("MLflow has all of it" in out) == sent
     assert ("expected an MLflow server" in err) != sent
+
+
+def test_networks_are_listed_with_paper_and_cost():
+    result = invoke("networks")
+    assert result.exit_code == 0
+    line = next(line for line in result.output.splitlines() if "LighterUNet, C = 16" in line)
+    for word in ("Li et al., ISBI 2021", "2,700,757", "3x256x256", "9.28", "group_size 16"):
+        assert word in line
+
+
+def test_networks_as_json_can_be_built_from_it():
+    result = invoke("networks", "--json")
+    records = {record["title"]: record for record in json.loads(result.stdout)}
+    record = records["HighResUNet, no residuals"]
+    network = NETWORKS[record["network"]](**record["arguments"])
+    assert count_parameters(network) == record["parameters"] == 4_649_098
+    assert record["image_size"] == [1, 1536, 1536]
+    assert record["gmacs"] == pytest.approx(36.28, abs=0.01)

@@ -37,9 +37,9 @@ def panels():
 
 
 def test_picture_names_every_network_and_axis(panels, tmp_path):
-    pareto.draw(panels, tmp_path / "plot.svg", "parameters", "milliseconds")
+    pareto.draw(panels, tmp_path / "plot.svg", "parameters", "milliseconds", title="2 threads")
     text = (tmp_path / "plot.svg").read_text()
-    for word in ("NetA", "NetB", "NetC", "256x256", "1536x1536", "parameters", "milliseconds"):
+    for word in ("NetA", "NetB", "NetC", "256x256", "1536x1536", "parameters", "milliseconds", "2 threads"):
         assert word in text
     assert re.search(r">\s*10 M\s*<", text)
 
@@ -48,12 +48,12 @@ def test_same_points_make_the_same_files(panels, tmp_path):
     for kind in ("png", "svg"):
         files = [tmp_path / f"{name}.{kind}" for name in ("one", "two")]
         for file in files:
-            pareto.draw(panels, file, "parameters", "milliseconds")
+            pareto.draw(panels, file, "parameters", "milliseconds", title="2 threads")
         assert files[0].read_bytes() == files[1].read_bytes()
     assert matplotlib.image.imread(tmp_path / "one.png").shape[1] > 1000
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):
     with pytest.raises(DataError, match="expected networks to draw"):
-        pareto.draw({"256x256": []}, tmp_path / "plot.png", "parameters", "milliseconds")
+        pareto.draw({"256x256": []}, tmp_path / "plot.png", "parameters", "milliseconds", title="2 threads")
     assert not list(tmp_path.iterdir())

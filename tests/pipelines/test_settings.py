@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from networks import ReducedUNet
+from networks import CEUSegNet, ReducedUNet
 from pipelines.errors import DataError
-from pipelines.settings import check, check_size
+from pipelines.settings import check, check_network
 
 SOUND = {
     "known_labels": [0, 1, 2],
@@ -19,8 +19,8 @@ SOUND = {
 
 def test_sound_settings_pass():
     check(**SOUND)
-    check_size(ReducedUNet(), [16, 17])
-    check_size(torch.nn.Identity(), [1, 1])
+    check_network(ReducedUNet(), [1, 16, 17])
+    check_network(torch.nn.Identity(), [1, 1, 1])
 
 
 @pytest.mark.parametrize(
@@ -42,4 +42,11 @@ def test_what_is_wrong_is_named(name, value):
 
 def test_images_smaller_than_the_network_takes_are_refused():
     with pytest.raises(DataError, match=r"at least \[16,16\] for ReducedUNet, found \[8, 32\]"):
-        check_size(ReducedUNet(), [8, 32])
+        check_network(ReducedUNet(), [1, 8, 32])
+
+
+def test_a_network_for_other_images_is_refused():
+    with pytest.raises(
+        DataError, match="images of 1 channel, found CEUSegNet for 2; set --network_def#in_ch"
+    ):
+        check_network(CEUSegNet(), [1, 128, 128])
