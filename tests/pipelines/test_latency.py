@@ -32,8 +32,8 @@ def test_runs_go_on_for_the_time_asked_for(clock):
 
 
 def test_what_is_slow_is_run_as_often_as_patience_allows(clock):
-    clock(3000, 3000, 2000, 4000)
-    assert latency.time_runs(lambda: None, seconds=1.0) == latency.Timing(2000, 3000, 3)
+    clock(1300, 1300, 1000, 1400)
+    assert latency.time_runs(lambda: None, seconds=1.0) == latency.Timing(1000, 1300, 3)
     clock(9000)
     assert latency.time_runs(lambda: None, seconds=1.0) == latency.Timing(9000, 9000, 1)
 
@@ -55,7 +55,7 @@ def test_every_runtime_answers_and_has_a_time(monkeypatch):
     monkeypatch.setattr(latency, "reuse_freed_memory", lambda: True)
     torch.manual_seed(0)
     found = dict(latency.measure(LighterUNet(1), (1, 33, 48), batch=2, seconds=0.01))
-    assert list(found)[:7] == list(latency.RUNTIMES)
+    assert list(found)[:6] == list(latency.RUNTIMES)
     for name, timing in found.items():
         assert "error" not in timing, (name, timing)
         assert 0 < timing["least"] <= timing["median"]
