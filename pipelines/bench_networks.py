@@ -142,19 +142,20 @@ def run(chosen: Sequence[Candidate], batches: Sequence[int], seconds: float, pat
         "allocator": _allocator(),
         "matmul_gmacs_per_second": latency.matmul_rates(),
     }
-    records = []
+    records = [describe(candidate) | {"latency": {}} for candidate in chosen]
+    found = {"settings": settings, "networks": records}
+    # What everyone reads first, in case that the rest is not waited for.
+    for record in records:
+        if record["title"] in COMPARED:
+            record["optimized"] = compare_apart(record["title"], COMPARED[record["title"]])
     with tqdm(total=len(chosen) * len(batches), unit="measurement") as bar:
-        for candidate in chosen:
-            record = describe(candidate) | {"latency": {}}
-            for batch in batches:
-                bar.set_description(f"{candidate.title}, batch {batch}")
-                record["latency"][str(batch)] = measure_apart(candidate.title, batch, seconds)
+        for batch in batches:
+            for record in records:
+                bar.set_description(f"{record['title']}, batch {batch}")
+                record["latency"][str(batch)] = measure_apart(record["title"], batch, seconds)
                 bar.update()
-            if candidate.title in COMPARED:
-                record["optimized"] = compare_apart(candidate.title, COMPARED[candidate.title])
-            records.append(record)
-            write_json(path, {"settings": settings, "networks": records})
-    return {"settings": settings, "networks": records}
+                write_json(path, found)
+    return found
 
 
 def _allocator() -> str:
@@ -172,7 +173,7 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     }
     made = []
     for batch in found["networks"][0]["latency"]:
-        runtimes = list(dict.fromkeys(r for n in found["networks"] for r in n["latency"][batch]))
+        runtimes = list(dict.fromkeys(r for n in found["networks"] for r in n["latency"].get(batch, {})))
         table = Table(
             title=f"batch {batch}: milliseconds, least / median (GMAC/s, share of the matrix product's rate)",
             title_justify="left",
@@ -183,10 +184,8 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
             table.add_column(runtime, justify="right")
         for record in found["networks"]:
             work = record["gmacs"] * int(batch)
-            cells = [
-                _cell(record["latency"][batch].get(runtime), work, best[runtime.startswith("GPU")])
-                for runtime in runtimes
-            ]
+            timings = record["latency"].get(batch, {})
+            cells = [_cell(timings.get(name), work, best[name.startswith("GPU")]) for name in runtimes]
             table.add_row(record["title"], "x".join(map(str, record["image_size"])), *cells)
         made.append(table)
     table = Table(title="plain eager against optimized, one image, in turns: median ms", title_justify="left")

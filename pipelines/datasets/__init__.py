@@ -15,7 +15,7 @@ from types import ModuleType
 
 from pipelines.errors import DataError
 
-MODULES = {"lits": "pipelines.datasets.lits"}
+MODULES = {"dce_us": "pipelines.datasets.dce_us", "lits": "pipelines.datasets.lits"}
 
 
 def get(name: str) -> ModuleType:
