@@ -222,6 +222,18 @@ def points(found: Mapping[str, Any], runtime: str) -> dict[str, list[pareto.Poin
     return grouped
 
 
+def draw(found: Mapping[str, Any], folder: Path) -> None:
+    """The Pareto plot, `networks.png` and `networks.svg`, a panel for each size of images."""
+    grouped = points(found, DRAWN)
+    if not grouped:
+        return
+    settings = found["settings"]
+    title = f"PyTorch, {DRAWN}; float32, {settings['threads']} threads, {settings['cpu']}"
+    for kind in ("png", "svg"):
+        path = folder / f"networks.{kind}"
+        pareto.draw(grouped, path, "parameters", "milliseconds an image", title=title)
+
+
 def main() -> None:
     """Measure, print, draw and keep the figures."""
     parser = argparse.ArgumentParser(
@@ -254,14 +266,8 @@ def main() -> None:
     console.print(", ".join(f"{key}: {value}" for key, value in found["settings"].items()))
     for table in tables(found):
         console.print(table)
-    grouped = points(found, DRAWN)
-    if grouped:
-        settings = found["settings"]
-        setting = f"{DRAWN}; float32, {settings['threads']} threads, {settings['cpu']}"
-        for kind in ("png", "svg"):
-            path = arguments.out / f"networks.{kind}"
-            pareto.draw(grouped, path, "parameters", "milliseconds an image", title=f"PyTorch, {setting}")
-        console.print(f"figures: {arguments.out}/networks.json; pictures: {arguments.out}/networks.png, .svg")
+    draw(found, arguments.out)
+    console.print(f"figures: {arguments.out}/networks.json; pictures: {arguments.out}/networks.png, .svg")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README's table of networks: their papers, what they cost, and how long they take on a CPU.
+"""The README's tables of networks: their papers, what they cost, how long they take, what optimizing gains.
 
 python -m pipelines.table            # writes it into README.md
 python -m pipelines.table --measured bench/networks.json
@@ -16,9 +16,11 @@ from pipelines.errors import DataError, one_line_errors
 from pipelines.files import read_json, written_whole
 from pipelines.report import markdown
 
-BEGIN, END = "<!-- networks: written by `make table` -->", "<!-- /networks -->"
 RUNTIMES = ("eager", "optimized", "optimized, keeping memory", "ONNX Runtime", "OpenVINO")
 """Those of `pipelines.latency` that have a column."""
+
+FEW = 5
+"""Runs that a figure without a star has at least."""
 
 
 def table(summaries: Sequence[Summary], measured: Mapping[str, Any]) -> str:
@@ -54,7 +56,7 @@ def table(summaries: Sequence[Summary], measured: Mapping[str, Any]) -> str:
         f"Latency: median milliseconds for one random image, float32, {settings['threads']} threads of one "
         f"{settings['cpu']} processor ({settings['instructions']}), whose matrix product reaches {rates} in "
         f"GMAC/s; torch {settings['torch']}, ONNX Runtime {settings['onnxruntime']}, OpenVINO "
-        f"{settings['openvino']}; allocator: {settings['allocator']}."
+        f"{settings['openvino']}; allocator: {settings['allocator']}. *Fewer than {FEW} runs."
     )
     return f"{markdown(heading, rows)}\n\n{note}"
 
@@ -75,24 +77,45 @@ def _row(name: str, paper: str, published: str, record: Mapping[str, Any]) -> li
 def _milliseconds(timing: Mapping[str, Any]) -> str:
     if "median" not in timing:
         return timing.get("error", "-")
-    return f"{timing['median']:,.0f}" if timing["median"] >= 100 else f"{timing['median']:.1f}"
+    text = f"{timing['median']:,.0f}" if timing["median"] >= 100 else f"{timing['median']:.1f}"
+    return text if timing["runs"] >= FEW else f"{text}*"
 
 
-def put(table_text: str, page: str) -> str:
-    """A page with the table between its two marks.
+def gains(measured: Mapping[str, Any]) -> str:
+    """What `optimize_for_inference` gains, in Markdown, for the networks that were run in turns."""
+    rows = []
+    for record in measured["networks"]:
+        size = "x".join(map(str, record["image_size"]))
+        for setting, times in record.get("optimized", {}).items():
+            lower, upper = times["quartiles"]
+            ratio = f"{times['ratio']:.2f} ({lower:.2f} to {upper:.2f})"
+            row = [record["title"], size, setting, f"{times['eager']:,.0f}", f"{times['optimized']:,.0f}"]
+            rows.append([*row, ratio, times["pairs"]])
+    heading = ["network", "image", "allocator", "eager, ms", "optimized, ms", "times faster (quartiles)", "pairs"]
+    return markdown(heading, rows)
+
+
+def put(name: str, text: str, page: str) -> str:
+    """A page with a table between the two marks of its name.
 
     Raises:
         DataError: the page does not have both marks, in their order.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise DataError(f"expected the lines {BEGIN} and {END} in the page, found none; put them back")
-    return f"{before}{BEGIN}\n\n{table_text}\n\n{END}{after}"
+    begin, end = f"<!-- {name}: written by `make table` -->", f"<!-- /{name} -->"
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise DataError(f"expected the lines {begin} and {end} in the page, found none; put them back")
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
+
+
+def update(page: str, summaries: Sequence[Summary], measured: Mapping[str, Any]) -> str:
+    """A page with both tables up to date."""
+    return put("optimized", gains(measured), put("networks", table(summaries, measured), page))
 
 
 def main() -> None:
-    """Write the table into the README."""
+    """Write the tables into the README."""
     one_line_errors()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -100,10 +123,11 @@ def main() -> None:
     parser.add_argument("--measured", type=Path, default=Path("docs/networks.json"), metavar="FILE")
     parser.add_argument("--page", type=Path, default=Path("README.md"), metavar="FILE")
     arguments = parser.parse_args()
-    page = put(table(summarize(), read_json(arguments.measured)), arguments.page.read_text(encoding="utf-8"))
+    before = arguments.page.read_text(encoding="utf-8")
+    page = update(before, summarize(), read_json(arguments.measured))
     with written_whole(arguments.page) as beside:
         beside.write_text(page, encoding="utf-8")
-    print(f"{arguments.page}: the table of networks is up to date")
+    print(f"{arguments.page}: the tables of networks are up to date")
 
 
 if __name__ == "__main__":

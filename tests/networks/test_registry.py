@@ -121,30 +121,22 @@ def test_script_equals_eager(variant):
             close(scripted(x), network(x))
 
 
-def test_export_equals_eager_at_any_size(variant):
+def test_exported_program_and_onnx_equal_eager_at_any_size(variant, tmp_path):
     """One pixel at the bottom is a case of its own for `torch.export`, so the bottom has two at least."""
     network = settled(variant)
     least = network.least_size
     sizes = {0: Dim("batch", min=1), 2: Dim("height", min=2 * least), 3: Dim("width", min=2 * least)}
-    exported = torch.export.export(network, (images(network),), dynamic_shapes=(sizes,)).module()
-    with torch.no_grad():
-        for x in (images(network), images(network, 2 * least, 4 * least - 1, batch=1)):
-            close(exported(x), network(x))
-
-
-def test_onnx_equals_eager_at_any_size(variant, tmp_path):
-    network = settled(variant)
-    least = network.least_size
-    sizes = {0: Dim("batch", min=1), 2: Dim("height", min=2 * least), 3: Dim("width", min=2 * least)}
-    torch.onnx.export(
-        network, (images(network),), tmp_path / "network.onnx", dynamic_shapes=(sizes,), verbose=False
-    )
+    program = torch.export.export(network, (images(network),), dynamic_shapes=(sizes,))
+    exported = program.module()
+    torch.onnx.export(program, f=tmp_path / "network.onnx", verbose=False)
     session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
     (image,) = session.get_inputs()
     with torch.no_grad():
         for x in (images(network), images(network, 2 * least, 4 * least - 1, batch=1)):
+            expected = network(x)
+            close(exported(x), expected)
             (logits,) = session.run(None, {image.name: x.numpy()})
-            close(torch.from_numpy(logits), network(x))
+            close(torch.from_numpy(logits), expected)
 
 
 def test_channels_last_equals_contiguous(variant):

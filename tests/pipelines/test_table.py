@@ -43,7 +43,9 @@ def measured(summaries):
             "latency": latency,
         }
 
+    optimized = {"eager": 1500.4, "optimized": 700.2, "ratio": 2.14, "quartiles": [2.0, 2.25], "pairs": 8}
     ours = [record(s.title, s.parameters, s.gmacs, list(s.image_size)) for s in summaries]
+    ours[0]["optimized"] = {"keeping memory": optimized}
     return {"settings": SETTINGS, "networks": [*ours, record("MONAI UNet", 7, 1.0, [3, 9, 9], ours=False)]}
 
 
@@ -61,7 +63,7 @@ def test_a_row_has_the_paper_the_counts_and_the_latencies(summaries, measured):
         "3x256x256",
         "39.98",
         "213",
-        "43.2",
+        "43.2*",
         "-",
         "-",
         "no",
@@ -85,30 +87,41 @@ def test_a_network_that_changed_since_is_an_error(summaries, measured):
         table.table(summaries, changed)
 
 
+def test_gains_are_listed_for_the_networks_that_were_compared(measured):
+    lines = table.gains(measured).splitlines()
+    assert len(lines) == 3
+    assert lines[2] == (
+        "| PlainUNet | 3x256x256 | keeping memory | 1,500 | 700 | 2.14 (2.00 to 2.25) | 8 |"
+    )
+
+
+BEGIN, END = "<!-- networks: written by `make table` -->", "<!-- /networks -->"
+
+
 def test_the_table_takes_the_place_of_the_one_before():
-    page = f"top\n{table.BEGIN}\nold\n{table.END}\nbottom\n"
-    once = table.put("| new |", page)
-    assert once == f"top\n{table.BEGIN}\n\n| new |\n\n{table.END}\nbottom\n"
-    assert table.put("| new |", once) == once
+    page = f"top\n{BEGIN}\nold\n{END}\nbottom\n"
+    once = table.put("networks", "| new |", page)
+    assert once == f"top\n{BEGIN}\n\n| new |\n\n{END}\nbottom\n"
+    assert table.put("networks", "| new |", once) == once
 
 
-@pytest.mark.parametrize("page", ["no marks", table.BEGIN, f"{table.END} {table.BEGIN}"])
+@pytest.mark.parametrize("page", ["no marks", BEGIN, f"{END} {BEGIN}"])
 def test_a_page_without_its_marks_is_an_error(page):
     with pytest.raises(DataError, match="expected the lines"):
-        table.put("| new |", page)
+        table.put("networks", "| new |", page)
 
 
 def test_the_readme_has_the_table_of_the_committed_figures():
     measured = read_json(ROOT / "docs" / "networks.json")
     page = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert table.put(table.table(summarize(), measured), page) == page, "run `make table`"
+    assert table.update(page, summarize(), measured) == page, "run `make table`"
 
 
 def test_command_writes_the_page(tmp_path, monkeypatch, summaries, measured, capsys):
     monkeypatch.setattr(table, "summarize", lambda: summaries)
     write_json(tmp_path / "networks.json", measured)
     page = tmp_path / "page.md"
-    page.write_text(f"{table.BEGIN}{table.END}")
+    page.write_text(f"{BEGIN}{END}{BEGIN}{END}".replace("networks", "optimized", 2))
     monkeypatch.setattr(
         sys, "argv", ["table", "--measured", str(tmp_path / "networks.json"), "--page", str(page)]
     )
