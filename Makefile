@@ -56,7 +56,7 @@ bench: install  ## speed and memory of reading, training and preparing, side by 
 	$(RUN) -m pipelines.bench
 
 bench-networks: OUT := bench
-bench-networks: install  ## latency of every network in several runtimes, beside MONAI's; about an hour
+bench-networks: install  ## latency of every network in several runtimes, beside MONAI's; hours
 	$(RUN) -m pipelines.bench_networks --out $(OUT)
 
 table: install  ## write the README's table of networks from docs/networks.json

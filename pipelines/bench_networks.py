@@ -1,6 +1,6 @@
 """Latency of every network at its paper's image size in several runtimes, beside networks of MONAI.
 
-python -m pipelines.bench_networks                                      # all, about an hour on two cores
+python -m pipelines.bench_networks                                      # all, two hours on two cores
 python -m pipelines.bench_networks --only "PlainUNet" "C = 16" --batch 1
 """
 
@@ -103,7 +103,7 @@ def compare_apart(title: str, pairs: int) -> dict[str, Any]:
 
 def _apart(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "ignore", "-m", "pipelines.bench_networks"]
-    command += ["--threads", str(torch.get_num_threads()), *words]
+    command += ["--threads", str(torch.get_num_threads()), "--patience", str(latency.PATIENCE), *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -141,6 +141,8 @@ def run(chosen: Sequence[Candidate], batches: Sequence[int], seconds: float, pat
         "memory format": "contiguous, but channels last where it says so or optimized",
         "allocator": _allocator(),
         "matmul_gmacs_per_second": latency.matmul_rates(),
+        "seconds": seconds,
+        "patience": latency.PATIENCE,
     }
     records = [describe(candidate) | {"latency": {}} for candidate in chosen]
     found = {"settings": settings, "networks": records}
@@ -242,12 +244,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="networks whose title holds one of these")
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8], metavar="N", help="images at a time")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each figure, at least five runs")
+    parser.add_argument(
+        "--patience", type=float, default=latency.PATIENCE, help="seconds after which fewer runs have to do"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
     parser.add_argument("--out", type=Path, default=Path("bench"), metavar="DIR", help="where figures go")
     for hidden in (("--measure", "BATCH"), ("--compare", "PAIRS")):
         parser.add_argument(hidden[0], nargs=2, metavar=("TITLE", hidden[1]), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    latency.PATIENCE = arguments.patience
     if arguments.measure:
         title, batch = arguments.measure
         for timed in latency.measure(*build(title), int(batch), arguments.seconds):

@@ -17,7 +17,7 @@ from pipelines.errors import DataError, user_message
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
-Dataset = Annotated[str, typer.Argument(help="The dataset's name, such as lits.")]
+Dataset = Annotated[str, typer.Argument(help="The dataset's name, such as lits or dce_us.")]
 
 
 @app.callback()
@@ -31,7 +31,7 @@ def phantom(
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     cases: Annotated[int, typer.Option(help="How many cases.")] = 12,
     seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
-    size: Annotated[int, typer.Option(help="Voxels across the body.")] = 128,
+    size: Annotated[int, typer.Option(help="Voxels or pixels across the image.")] = 128,
     faults: Annotated[bool, typer.Option("--faults", help="Add a broken case of each kind.")] = False,
 ) -> None:
     """Write a phantom: made-up images in a dataset's own layout, to try everything without the data.

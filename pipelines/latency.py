@@ -23,7 +23,7 @@ from networks import optimize_for_inference
 from pipelines.allocator import reuse_freed_memory
 
 LEAST_RUNS = 10
-PATIENCE = 2.0  # seconds that a figure may take, whatever the least number of runs
+PATIENCE = 10.0  # seconds that a figure may take, whatever the least number of runs
 
 
 Runtime = Callable[[nn.Module, torch.Tensor], "contextlib.AbstractContextManager[Callable[[], Any]]"]

@@ -91,7 +91,15 @@ def gains(measured: Mapping[str, Any]) -> str:
             ratio = f"{times['ratio']:.2f} ({lower:.2f} to {upper:.2f})"
             row = [record["title"], size, setting, f"{times['eager']:,.0f}", f"{times['optimized']:,.0f}"]
             rows.append([*row, ratio, times["pairs"]])
-    heading = ["network", "image", "allocator", "eager, ms", "optimized, ms", "times faster (quartiles)", "pairs"]
+    heading = [
+        "network",
+        "image",
+        "allocator",
+        "eager, ms",
+        "optimized, ms",
+        "times faster (quartiles)",
+        "pairs",
+    ]
     return markdown(heading, rows)
 
 

@@ -73,7 +73,7 @@ def test_json_alone_is_on_standard_output(tmp_path):
     ("words", "message"),
     [
         (("check", "lits", "nowhere"), "nowhere, found no such folder"),
-        (("check", "litz", "."), "expected one of the datasets lits, found 'litz'"),
+        (("check", "litz", "."), "expected one of the datasets dce_us, lits, found 'litz'"),
         (("phantom", "lits", "--out", "OTHER"), "choose another --out"),
         (("check", "lits", "nowhere", "--split", "no.json"), "nowhere"),
         (("track", "nowhere"), "expected the folder of a run"),

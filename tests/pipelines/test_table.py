@@ -90,9 +90,7 @@ def test_a_network_that_changed_since_is_an_error(summaries, measured):
 def test_gains_are_listed_for_the_networks_that_were_compared(measured):
     lines = table.gains(measured).splitlines()
     assert len(lines) == 3
-    assert lines[2] == (
-        "| PlainUNet | 3x256x256 | keeping memory | 1,500 | 700 | 2.14 (2.00 to 2.25) | 8 |"
-    )
+    assert lines[2] == ("| PlainUNet | 3x256x256 | keeping memory | 1,500 | 700 | 2.14 (2.00 to 2.25) | 8 |")
 
 
 BEGIN, END = "<!-- networks: written by `make table` -->", "<!-- /networks -->"

@@ -23,3 +23,10 @@ def test_a_changed_an_added_and_a_missing_case_change_it(cases):
         file.seek(-1, 2)
         file.write(b"x")
     assert fingerprint(cases) != before
+
+
+def test_every_mask_of_an_image_counts(cases):
+    image, first, second = cases[0]["image"], cases[0]["label"], cases[1]["label"]
+    names = [fingerprint([{"image": image, **label}]) for label in ({}, {"label": first})]
+    assert fingerprint([{"image": image, "label": [first]}]) == names[1] != names[0]
+    assert fingerprint([{"image": image, "label": [first, second]}]) not in names
