@@ -213,7 +213,7 @@ def _cell(timing: Mapping[str, Any] | None, gmacs: float, best: float) -> str:
 
 
 def points(found: Mapping[str, Any], runtime: str) -> dict[str, list[pareto.Point]]:
-    """Parameters and latency of one image, by image size, for the networks that have a figure."""
+    """Parameters and latency of one image by image size, most networks first, where there is a figure."""
     grouped: dict[str, list[pareto.Point]] = {}
     for record in found["networks"]:
         timing = record["latency"].get("1", {}).get(runtime, {})
@@ -221,7 +221,7 @@ def points(found: Mapping[str, Any], runtime: str) -> dict[str, list[pareto.Poin
             size = "x".join(map(str, record["image_size"]))
             point = pareto.Point(record["title"], record["parameters"], timing["median"], record["ours"])
             grouped.setdefault(size, []).append(point)
-    return grouped
+    return dict(sorted(grouped.items(), key=lambda panel: -len(panel[1])))
 
 
 def draw(found: Mapping[str, Any], folder: Path) -> None:
