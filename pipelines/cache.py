@@ -26,7 +26,9 @@ from pipelines.cases import load_case
 from pipelines.errors import DataError
 from pipelines.files import read_json, remove_leftovers, write_bytes, write_json, writing_error
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
+FILES = {"image", "label"}
+NAMES = {"case", "patient"}  # what they are called here does not change what the files hold
 
 
 def describe(thing: Any) -> Any:
@@ -79,8 +81,10 @@ def _source(thing: Any) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _identity(file: str) -> list[Any]:
-    """What tells one state of a source file from another: its path, size and time of change."""
+def _identity(file: str | list[str]) -> list[Any]:
+    """What tells one state of a source, a file or several, from another: path, size and time of change."""
+    if isinstance(file, list):
+        return [_identity(one) for one in file]
     path = Path(file).resolve()
     if path.is_dir():
         return [_identity(str(one)) for one in sorted(path.iterdir())]
@@ -92,14 +96,15 @@ class VolumeCache:
     """Prepared volumes on disk, one file each, of which one slice is read at a time.
 
     A volume's file is a plain `.npy` array of shape (slices, channels, X, Y): the image's channels, then
-    the label's. A `.json` file beside it, written last, says what it holds; without it the array is
-    not used. Both are named by a hash of the source files' identity and of the preprocessing, so a
-    change of either makes new files and nothing is ever stale.
+    the label's; a picture is a single slice. A `.json` file beside it, written last, says what it holds;
+    without it the array is not used. Both are named by a hash of the source files' identity, of what else
+    the datalist says of the case, and of the preprocessing, so a change of any makes new files and nothing
+    is ever stale.
 
     Args:
         data: MONAI datalist with `image` and, for training, `label`.
-        preprocessing: deterministic transforms from file names to (C, X, Y, Z) volumes. Its last
-            steps round the image to what the cache's type can hold: whole numbers from 0 to 255 (kept as
+        preprocessing: deterministic transforms from file names to volumes (C, X, Y, Z) or pictures
+            (C, X, Y). Its last steps round the image to what the cache's type can hold: whole numbers from 0 to 255 (kept as
             uint8) or half precision (kept as float16).
         folder: where the files are kept; shared by all runs.
         workers: processes that prepare volumes; 0 prepares in this one.
@@ -135,7 +140,7 @@ class VolumeCache:
 
     def _key(self, case: dict[str, Any]) -> str:
         try:
-            sources = {key: _identity(str(case[key])) for key in ("image", "label") if key in case}
+            sources = {key: _identity(case[key]) if key in FILES else case[key] for key in case.keys() - NAMES}
         except FileNotFoundError as error:
             raise DataError(f"expected a file at {error.filename}, found none; check the dataset") from error
         return hashlib.sha256((self._recipe + json.dumps(sources, sort_keys=True)).encode()).hexdigest()[:32]
@@ -169,7 +174,7 @@ class VolumeCache:
                 generator=torch.Generator(),  # so that a prepared cache or none leaves the seeds alone
             )
             bar = tqdm(
-                loader, desc="preparing volumes", unit="volume", disable=idist.get_rank() > 0, leave=False
+                loader, desc="preparing", unit="case", disable=idist.get_rank() > 0, leave=False
             )
             failure = next((message for message in bar if message is not None), None)
             bar.close()
@@ -194,8 +199,8 @@ class VolumeCache:
         image, label = prepared["image"], prepared.get("label")
         parts = [np.asarray(image)] + ([np.asarray(label)] if label is not None else [])
         stack = _compact(np.concatenate([part.astype(np.float32) for part in parts]), case)
-        stack = np.ascontiguousarray(stack.transpose(3, 0, 1, 2))
-        channels = len(parts[0])
+        planar, channels = stack.ndim == 3, len(parts[0])
+        stack = stack[None] if planar else np.ascontiguousarray(stack.transpose(3, 0, 1, 2))
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(stack))
         size = header.tell() + stack.nbytes
@@ -207,6 +212,7 @@ class VolumeCache:
                 "offset": size - stack.nbytes,
                 "dtype": str(stack.dtype),
                 "shape": list(stack.shape),
+                "planar": planar,
                 "image_channels": channels,
                 "affine": np.asarray(image.affine if isinstance(image, MetaTensor) else np.eye(4)).tolist(),
                 "lesion_slices": np.flatnonzero(stack[:, channels:].any(axis=(1, 2, 3))).tolist(),
@@ -229,10 +235,10 @@ class VolumeCache:
             raise DataError(f"expected the whole cache file {facts['file']}, found it cut short; remove it")
         return array.reshape(shape)
 
-    def tensors(self, array: np.ndarray, volume: int) -> dict[str, torch.Tensor]:
+    def tensors(self, array: np.ndarray | torch.Tensor, volume: int) -> dict[str, torch.Tensor]:
         """Slices as read, (..., channels, X, Y), as float32 `image` and `label` tensors."""
         channels = self.facts[volume]["image_channels"]
-        stack = torch.from_numpy(array.astype(np.float32))
+        stack = torch.as_tensor(array).float()
         parts = {"image": stack[..., :channels, :, :]}
         if stack.shape[-3] > channels:
             parts["label"] = stack[..., channels:, :, :]

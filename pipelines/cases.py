@@ -7,26 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from monai.data import Dataset
-from monai.transforms import LoadImage
+from monai.transforms import Compose, LoadImaged
+from monai.utils import ensure_tuple
 
 from pipelines.errors import DataError, causes
-from transforms import VolumeError
+from transforms import ImageError
 
-FILES = ("image", "label")
-READERS = ["ITKReader", "NibabelReader"]  # the last one that knows the name's ending reads the file
+READERS = [
+    "ITKReader",
+    "NibabelReader",
+]  # of volumes; the last one that knows the name's ending reads the file
 
 
-def _unreadable(case: dict[str, Any]) -> tuple[str, str] | None:
-    """The first file of a case that does not load, and why."""
-    load = LoadImage(reader=READERS)
-    for file in (case[key] for key in FILES if isinstance(case.get(key), str)):
-        if not Path(file).exists():
-            return file, "no such file"
-        try:
-            load(file)
-        except Exception as error:
-            reason = list(causes(error))[-1]
-            return file, f"{type(reason).__name__}: {reason}".splitlines()[0]
+def _unreadable(case: dict[str, Any], transform: Callable) -> tuple[str, str] | None:
+    """The first file of a case that the chain's own loaders do not load, and why."""
+    for load in Compose(transform).flatten().transforms:
+        if not isinstance(load, LoadImaged):
+            continue
+        files = (file for key in load.keys if key in case for file in ensure_tuple(case[key]))
+        for file in (file for file in files if isinstance(file, (str, Path))):
+            if not Path(file).exists():
+                return str(file), "no such file"
+            try:
+                load._loader(file)  # one file, where the transform itself takes all of its keys
+            except Exception as error:
+                reason = list(causes(error))[-1]
+                return str(file), f"{type(reason).__name__}: {reason}".splitlines()[0]
     return None
 
 
@@ -34,16 +40,17 @@ def load_case(case: dict[str, Any], transform: Callable[[dict[str, Any]], dict[s
     """Apply `transform` to a case of a MONAI datalist.
 
     Raises:
-        DataError: a file of the case is missing, cut short or not what the chain expects. What the
-            transforms raise for other reasons is a bug and passes through.
+        DataError: a file of the case is missing, cut short or not what the chain expects: each one that
+            a `LoadImaged` of the chain takes is tried on its own. What the transforms raise for other
+            reasons is a bug and passes through.
     """
     try:
         return transform(case)
     except Exception as error:
         for cause in causes(error):
-            if isinstance(cause, (VolumeError, DataError)):
+            if isinstance(cause, (ImageError, DataError)):
                 raise DataError(str(cause)) from error
-        culprit = _unreadable(case)
+        culprit = _unreadable(case, transform)
         if culprit is None:
             raise
         file, reason = culprit

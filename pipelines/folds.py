@@ -86,9 +86,9 @@ def _held_out(folds: list[list[str]], fold: int) -> set[str]:
     return set(folds[fold])
 
 
-def training_cases(cases: Sequence[Case], folds: list[list[str]], fold: int) -> list[Case]:
-    """The cases of all patients but those of `fold`."""
-    held_out = _held_out(folds, fold)
+def training_cases(cases: Sequence[Case], folds: list[list[str]], *held_out_folds: int) -> list[Case]:
+    """The cases of all patients but those of the folds held out, for testing and perhaps for validation."""
+    held_out = set().union(*(_held_out(folds, fold) for fold in held_out_folds))
     return [case for case in cases if _patient(case) not in held_out]
 
 

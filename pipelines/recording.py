@@ -36,6 +36,7 @@ class TrainingRecord:
         optimizer: whose learning rate is recorded.
         input_shape: (C, H, W) for the number of multiply-accumulates.
         data: cases of the whole dataset, for its fingerprint.
+        unit: of the distances that the evaluator scores.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class TrainingRecord:
         optimizer: torch.optim.Optimizer,
         input_shape: Sequence[int],
         data: Sequence[dict[str, Any]],
+        unit: str = "mm",
     ) -> None:
         self.run = run
         self.evaluator = evaluator
@@ -53,6 +55,7 @@ class TrainingRecord:
         self.optimizer = optimizer
         self.input_shape = tuple(input_shape)
         self.data = data
+        self.unit = unit
         self.tracker = Tracker(run)
 
     def attach(self, engine: Engine) -> None:
@@ -120,10 +123,7 @@ class TrainingRecord:
         state = self.evaluator.state
         if state.epoch == epoch:
             values.update({key: float(value) for key, value in state.metrics.items()})
-            line += (
-                f"  Dice {state.metrics[state.key_metric_name]:.3f} (best {state.best_metric:.3f} "
-                f"in epoch {state.best_metric_epoch})"
-            )
+            line += f"  Dice {state.metrics['val_dice']:.3f}  best epoch {state.best_metric_epoch}"
         print(f"{line}  {seconds:.1f} s", flush=True)
         self.tracker.add("metrics", step=epoch, values=values)
         self.tracker.send()
@@ -134,7 +134,7 @@ class TrainingRecord:
         if not (folder / BEST).is_file():  # no epoch was validated
             save(self.network.state_dict(), folder / BEST)
         curves = folder / "pictures" / "curves.png"
-        shown = ("epoch", "train_loss", "val_dice", "val_iou", "val_hd95", "lr")
+        shown = ("epoch", "train_loss", "val_loss", "val_dice", "val_iou", "val_hd95", "lr")
         history = [{k: v for k, v in epoch.items() if k in shown} for epoch in self.tracker.metrics()]
         report.curves(history, curves)
         pictures = {"Training curves": curves}
@@ -147,7 +147,7 @@ class TrainingRecord:
             facts = {**self.run.note["facts"], "seed": self.run.note["values"].get("seed")}
             facts |= {"fold": self.run.note["fold"], "best epoch": self.evaluator.state.best_metric_epoch}
             title = f"{self.run.bundle}: held-out cases at the best epoch, on the network's grid"
-            report.write_report(folder, title, scoring.summarize(rows), rows, facts, pictures)
+            report.write_report(folder, title, scoring.summarize(rows), rows, facts, pictures, self.unit)
         for name in ("cases.csv", "report.md", BEST):
             self.tracker.add("artifact", path=name)
         for picture in pictures.values():

@@ -250,6 +250,13 @@ def mean_and_spread(summary: Mapping[str, float], score: str) -> str:
     return f"{summary[f'{score}_mean']:.{digits}f} ± {summary[f'{score}_std']:.{digits}f}"
 
 
+def in_words(summary: Mapping[str, float], unit: str) -> str:
+    """The means of a summary with the cases they hide, in a line; `unit` is that of `hd95`."""
+    scores = [f"{name} {mean_and_spread(summary, name.lower())}" for name in ("Dice", "IoU", "HD95")]
+    missed, alarms = summary["cases_missed"], summary["cases_false_alarm"]
+    return f"{', '.join(scores)} {unit}; of {summary['cases']} cases {missed} missed, {alarms} false alarms"
+
+
 def note(row: Mapping[str, Any]) -> str:
     """`missed` or `false alarm` where the case is one, else nothing."""
     return "missed" if row["missed"] else "false alarm" if row["false_alarm"] else ""

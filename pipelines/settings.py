@@ -23,6 +23,8 @@ RULES = {
     "max_epochs": ("a whole number from 1 on", _whole),
     "val_interval": ("a whole number from 1 on", _whole),
     "learning_rate": ("a number above 0", lambda value: _number(value) and value > 0),
+    "weight_decay": ("a number from 0 on", lambda value: _number(value) and value >= 0),
+    "plateau_epochs": ("a whole number from 1 on", _whole),
     "image_size": (
         "two whole numbers such as [256,256]",
         lambda value: isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_whole, value)),

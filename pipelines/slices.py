@@ -47,10 +47,14 @@ class SliceDataset(_PreparedDataset):
         transform: random transforms of one slice.
         cache_dir: folder of the cache.
         seed: of the random transforms.
+        device: where to keep all slices from the start, in the cache's compact type, such as "cuda", whose
+            memory they have to fit in; the random transforms then run there too. None reads them from disk.
         workers: processes that prepare volumes.
     """
 
-    def __init__(self, *arguments: Any, seed: int = 0, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, seed: int = 0, device: torch.device | str | None = None, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self.seed = seed
         counts = [facts["shape"][0] for facts in self.volumes.facts]
@@ -60,8 +64,13 @@ class SliceDataset(_PreparedDataset):
         first = np.concatenate([[0], np.cumsum(counts)])
         for volume, facts in enumerate(self.volumes.facts):
             self.has_lesion[first[volume] + np.asarray(facts["lesion_slices"], dtype=int)] = True
+        self.kept = None if device is None else self._slices_on(device)
         # Shared memory: workers that outlive an epoch see the new one too.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    def _slices_on(self, device: torch.device | str) -> list[torch.Tensor]:
+        reads = (self.volumes.read(i, count=facts["shape"][0]) for i, facts in enumerate(self.volumes.facts))
+        return [torch.from_numpy(array).to(device) for array in reads]
 
     def __len__(self) -> int:
         return len(self.volume_of)
@@ -74,8 +83,8 @@ class SliceDataset(_PreparedDataset):
         if not -len(self) <= index < len(self):
             raise IndexError(f"slice {index} of {len(self)}")
         index %= len(self)
-        volume = int(self.volume_of[index])
-        array = self.volumes.read(volume, int(self.slice_of[index]))[0]
+        volume, number = int(self.volume_of[index]), int(self.slice_of[index])
+        array = self.volumes.read(volume, number)[0] if self.kept is None else self.kept[volume][number]
         item = self.volumes.tensors(array, volume)
         if self.transform is None:
             return item
@@ -89,7 +98,7 @@ class VolumeDataset(_PreparedDataset):
     """Whole prepared volumes from the same cache, for validation on what training sees.
 
     An item is `{"image": (C, X, Y, Z), "label": (L, X, Y, Z), "case": id}`, float32, with the affine of the
-    prepared grid.
+    prepared grid; pictures have no Z.
 
     Args:
         data, preprocessing, cache_dir, workers: as in `SliceDataset`.
@@ -105,7 +114,7 @@ class VolumeDataset(_PreparedDataset):
         parts = self.volumes.tensors(array, index)
         affine = torch.tensor(facts["affine"], dtype=torch.float64)
         item: dict[str, Any] = {
-            key: MetaTensor(part.permute(1, 2, 3, 0).contiguous(), affine=affine)
+            key: MetaTensor(part[0] if facts["planar"] else part.permute(1, 2, 3, 0).contiguous(), affine=affine)
             for key, part in parts.items()
         }
         item["case"] = case_name(self.data[index])

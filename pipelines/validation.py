@@ -30,21 +30,27 @@ class CaseScores(Metric):
     Args:
         prefix: of the metrics' names, such as "val".
         truth_key: where the batch holds the mask that the prediction is compared with.
-        image_key: where it holds the image for pictures, on the grid of the truth.
+        image_key: where it holds the image for pictures, on the grid of the truth; None keeps none.
+        pred_key: where the engine's output holds the prediction, on the same grid.
         display_range: grey values of black and white in pictures; the image's own range by default.
+        unit: of distances, "mm", or "pixels" of that grid.
     """
 
     def __init__(
         self,
         prefix: str = "val",
         truth_key: str = "label",
-        image_key: str = "image",
+        image_key: str | None = "image",
+        pred_key: str = "pred",
         display_range: Sequence[float] | None = None,
+        unit: str = "mm",
     ) -> None:
         self.prefix = prefix
         self.truth_key = truth_key
         self.image_key = image_key
+        self.pred_key = pred_key
         self.display_range = display_range
+        self.unit = unit
         super().__init__()
 
     def reset(self) -> None:
@@ -60,11 +66,11 @@ class CaseScores(Metric):
     def update(self, output: tuple[dict[str, Any], dict[str, Any]]) -> None:
         """Score one case: what went into the network, and what came out and was post-processed."""
         source, result = output
-        truth = source[self.truth_key]
-        spacing = affine_to_spacing(truth.affine, r=truth.ndim - 1).tolist()
-        scores = scoring.score_case(_mask(result["pred"]), _mask(truth), spacing)
+        truth, prediction = source[self.truth_key], result[self.pred_key]
+        scores = scoring.score_case(_mask(prediction), _mask(truth), self._spacing(truth))
         self.rows.append({"case": source["case"], **scores})
-        self.shown[source["case"]] = self._shown(source[self.image_key], truth, result["pred"])
+        if self.image_key is not None:
+            self.shown[source["case"]] = self._shown(source[self.image_key], truth, prediction)
 
     def compute(self) -> float:
         """The mean Dice of all cases of all processes."""
@@ -87,6 +93,10 @@ class CaseScores(Metric):
             f"{self.prefix}_{key.removesuffix('_mean')}": float(value) for key, value in self.summary.items()
         }
 
+    def _spacing(self, image: MetaTensor) -> list[float]:
+        axes = image.ndim - 1
+        return [1.0] * axes if self.unit == "pixels" else affine_to_spacing(image.affine, r=axes).tolist()
+
     def _shown(self, image: torch.Tensor, truth: MetaTensor, prediction: torch.Tensor) -> dict[str, Any]:
         """The slices of a case that a picture needs, so that whole volumes need not be kept."""
         spatial = truth.ndim - 1
@@ -96,8 +106,9 @@ class CaseScores(Metric):
         ]
         if spatial == 3:
             parts = [Orientation(axcodes="RAS", labels=None)(part) for part in parts]
-        shown: dict[str, Any] = {"spacing": affine_to_spacing(parts[0].affine, r=spatial).tolist()}
-        grey, true, predicted = parts[0][0].numpy(), _mask(parts[1]), _mask(parts[2])
+        shown: dict[str, Any] = {"spacing": self._spacing(parts[0])}
+        # Colour in ultrasound is what is drawn over a grey image.
+        grey, true, predicted = parts[0].mean(dim=0).numpy(), _mask(parts[1]), _mask(parts[2])
         if spatial == 3:
             shown["numbers"] = report.telling_slices([true, predicted], true.shape)
         if self.display_range is not None:
@@ -136,7 +147,7 @@ class BestCases:
 
     Args:
         folder: of the run; `cases.csv` and `pictures/` are put there.
-        scores: the key metric of the evaluator.
+        scores: a metric of the evaluator.
     """
 
     def __init__(self, folder: str | Path, scores: CaseScores) -> None:
@@ -189,6 +200,7 @@ class EvaluationReport:
         scores: the key metric of the evaluator.
         title: of the report.
         facts: what the figures were measured on and with, as (name, value).
+        grid_scores: the same cases on the network's grid, as papers score them.
         record: called with the figures, for tracking.
     """
 
@@ -198,12 +210,14 @@ class EvaluationReport:
         scores: CaseScores,
         title: str,
         facts: dict[str, Any],
+        grid_scores: CaseScores,
         record: Callable[[dict[str, float], Path], None] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.scores = scores
         self.title = title
         self.facts = facts
+        self.grid_scores = grid_scores
         self.record = record
 
     def attach(self, engine: Engine) -> None:
@@ -213,11 +227,15 @@ class EvaluationReport:
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() > 0:
             return
-        rows, summary = self.scores.rows, self.scores.summary
+        rows, summary, unit = self.scores.rows, self.scores.summary, self.scores.unit
+        on_grid = scoring.in_words(self.grid_scores.summary, self.grid_scores.unit)
         scoring.write_cases(rows, self.folder / "cases.csv")
+        scoring.write_cases(self.grid_scores.rows, self.folder / "cases_on_grid.csv")
         pictures = write_pictures(self.scores, self.folder / "pictures")
-        report.write_report(self.folder, self.title, summary, rows, self.facts, pictures)
-        print(scoring.format_table(rows, summary))
+        facts = {**self.facts, "on the network's grid": on_grid}
+        report.write_report(self.folder, self.title, summary, rows, facts, pictures, unit)
+        print(scoring.format_table(rows, summary, unit))
+        print(f"On the network's grid: {on_grid}.")
         print(f"report: {self.folder / 'report.md'}\npictures: {self.folder / 'pictures'}")
         if self.record is not None:
-            self.record(self.scores.figures(), self.folder)
+            self.record({**self.scores.figures(), **self.grid_scores.figures()}, self.folder)

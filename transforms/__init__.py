@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from .check_volume import CheckVolumed, VolumeError
+from .calipers import RemoveCalipers, RemoveCalipersd, find_calipers
+from .check_image import CheckImaged
+from .check_volume import CheckVolumed
+from .errors import ImageError
 from .panels import PanelError, Panels, SplitDualPanel, SplitDualPaneld, find_panels, given_panels
 from .slicewise import Slicewise, Slicewised
 
 __all__ = [
+    "CheckImaged",
     "CheckVolumed",
+    "ImageError",
     "PanelError",
     "Panels",
+    "RemoveCalipers",
+    "RemoveCalipersd",
     "Slicewise",
     "Slicewised",
     "SplitDualPanel",
     "SplitDualPaneld",
-    "VolumeError",
+    "find_calipers",
     "find_panels",
     "given_panels",
 ]

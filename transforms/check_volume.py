@@ -9,11 +9,9 @@ from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
 
-__all__ = ["CheckVolumeD", "CheckVolumeDict", "CheckVolumed", "VolumeError"]
+from .errors import ImageError
 
-
-class VolumeError(ValueError):
-    """A volume is not what the chain expects; the message names the file, what was expected and found."""
+__all__ = ["CheckVolumeD", "CheckVolumeDict", "CheckVolumed"]
 
 
 def _file(volume: torch.Tensor, key: Hashable) -> str:
@@ -34,7 +32,7 @@ class CheckVolumed(MapTransform):
         allow_missing_keys: labels are absent at inference.
 
     Raises:
-        VolumeError: names the file, what was expected, what was found and what to do.
+        ImageError: names the file, what was expected, what was found and what to do.
     """
 
     def __init__(self, keys: KeysCollection, labels: Sequence[int], allow_missing_keys: bool = False) -> None:
@@ -47,13 +45,13 @@ class CheckVolumed(MapTransform):
         for key in self.key_iterator(d):
             volume = d[key]
             if volume.ndim != 4 or volume.shape[0] != 1 or min(volume.shape) < 1:
-                raise VolumeError(
+                raise ImageError(
                     f"{_file(volume, key)}: expected one 3D volume, found an array of shape "
                     f"{tuple(volume.shape)} (channel first); give a NIfTI file with three axes"
                 )
             if not torch.isfinite(volume).all():
                 bad = int((~torch.isfinite(volume)).sum())
-                raise VolumeError(
+                raise ImageError(
                     f"{_file(volume, key)}: expected finite values, found {bad} NaN or infinite voxels; "
                     "export the volume again or leave the case out"
                 )
@@ -63,14 +61,14 @@ class CheckVolumed(MapTransform):
 
     def _checked_label(self, label: torch.Tensor, image: torch.Tensor, key: Hashable) -> torch.Tensor:
         if label.shape != image.shape:
-            raise VolumeError(
+            raise ImageError(
                 f"{_file(label, key)}: expected the shape of its image, {tuple(image.shape[1:])}, found "
                 f"{tuple(label.shape[1:])}; a label is never resized silently, export it on the image's grid"
             )
         if isinstance(label, MetaTensor) and isinstance(image, MetaTensor):
             gap = _gap(label.affine, image.affine, image.shape[1:])
             if gap > 1:
-                raise VolumeError(
+                raise ImageError(
                     f"{_file(label, key)}: expected a label where its image lies, found their affines "
                     f"{gap:.1f} voxels apart; export it on the image's grid"
                 )
@@ -81,7 +79,7 @@ class CheckVolumed(MapTransform):
         known = torch.isin(whole, torch.tensor(self.labels, dtype=whole.dtype))
         if not known.all() or (plain - whole).abs().max() > 0.01:
             found = [round(float(value), 3) for value in torch.unique(plain)[:6]]
-            raise VolumeError(
+            raise ImageError(
                 f"{_file(label, key)}: expected labels {set(self.labels)}, found {found}; "
                 "recode the mask to these values"
             )

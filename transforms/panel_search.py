@@ -20,7 +20,7 @@ import torch
 from monai.utils import convert_to_numpy
 from scipy import ndimage
 
-from .check_volume import VolumeError
+from .errors import ImageError
 
 __all__ = ["PanelError", "Panels", "find_panels"]
 
@@ -33,7 +33,7 @@ TISSUE, NOISE = 8, 3  # least brightness of a B-mode image, and of a contrast im
 SURE = 0.5
 
 
-class PanelError(VolumeError):
+class PanelError(ImageError):
     """The panels of a frame cannot be told for sure, or are not as given; the message says what to do."""
 
 

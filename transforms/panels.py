@@ -64,6 +64,7 @@ class SplitDualPanel(Transform):
 
     Args:
         panels: the boxes, where they are known, as `Panels` or as `given_panels` takes them; None finds them.
+        columns_first: frames are (C, W, H), as MONAI's readers of pictures give them by default.
 
     Raises:
         PanelError: the panels are not found for sure, or those given do not fit the frame.
@@ -74,8 +75,11 @@ class SplitDualPanel(Transform):
         [(1, 100, 120), (1, 100, 120)]
     """
 
-    def __init__(self, panels: Panels | Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, panels: Panels | Mapping[str, Any] | None = None, columns_first: bool = False
+    ) -> None:
         self.panels = None if panels is None else given_panels(panels)
+        self.columns_first = columns_first
         self.crop = Crop()  # one for all, since an inverse asks for the very transform that was applied
 
     def __call__(
@@ -84,7 +88,7 @@ class SplitDualPanel(Transform):
         """(C, H, W) with 1, 3 or 4 channels in, contrast and B-mode out: float32, each (1, height, width).
 
         Args:
-            frame: rows first; a MONAI reader of pictures gives them so with `reverse_indexing=False`.
+            frame: with columns first, it and what comes out have the last two axes exchanged.
             panels: boxes of this frame, instead of those of the constructor.
         """
         known = self.boxes(frame, panels)
@@ -94,8 +98,9 @@ class SplitDualPanel(Transform):
     def boxes(self, frame: torch.Tensor, panels: Panels | Mapping[str, Any] | None = None) -> Panels:
         """The panels of a frame: those given, else those of the constructor, else those found."""
         known = self.panels if panels is None else given_panels(panels)
-        known = find_panels(frame) if known is None else known
-        size = frame.shape[1:]
+        upright = frame.transpose(1, 2) if self.columns_first else frame
+        known = find_panels(upright) if known is None else known
+        size = upright.shape[1:]
         for top, left, height, width in known[:2]:
             if top + height > size[0] or left + width > size[1]:
                 raise PanelError(
@@ -105,9 +110,10 @@ class SplitDualPanel(Transform):
         return known
 
     def cropped(self, image: torch.Tensor, box: Box) -> torch.Tensor:
-        """The part of an image (C, H, W) within a box; MONAI's `Crop`, which can be inverted."""
+        """The part of an image within a box; MONAI's `Crop`, which can be inverted."""
         top, left, height, width = box
-        return self.crop(image, (slice(top, top + height), slice(left, left + width)))
+        parts = (slice(top, top + height), slice(left, left + width))
+        return self.crop(image, parts[::-1] if self.columns_first else parts)
 
 
 def _luminance(frame: torch.Tensor) -> torch.Tensor:
@@ -129,6 +135,7 @@ class SplitDualPaneld(MapTransform, InvertibleTransform):
         ceus_key: where the contrast image goes.
         us_key: where the B-mode image goes.
         panels_key: where a case may have its boxes, as `given_panels` takes them; without, they are found.
+        columns_first: as in `SplitDualPanel`.
         allow_missing_keys: labels are absent at inference.
 
     Raises:
@@ -142,11 +149,12 @@ class SplitDualPaneld(MapTransform, InvertibleTransform):
         ceus_key: str = "ceus",
         us_key: str = "us",
         panels_key: str = "panels",
+        columns_first: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.ceus_key, self.us_key, self.panels_key = ceus_key, us_key, panels_key
-        self.split = SplitDualPanel()
+        self.split = SplitDualPanel(columns_first=columns_first)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -160,9 +168,10 @@ class SplitDualPaneld(MapTransform, InvertibleTransform):
                 d[self.ceus_key], d[self.us_key] = self.split(frame, panels)
                 continue
             if d[key].shape[1:] != frame.shape[1:]:
+                order = "columns, rows" if self.split.columns_first else "rows, columns"
                 raise PanelError(
-                    f"{_file(d[key], key)}: expected the size of its frame, {tuple(frame.shape[1:])} (rows, "
-                    f"columns), found {tuple(d[key].shape[1:])}; a mask is never resized, draw it anew"
+                    f"{_file(d[key], key)}: expected the size of its frame, {tuple(frame.shape[1:])} ({order}), "
+                    f"found {tuple(d[key].shape[1:])}; a mask is never resized, draw it anew"
                 )
             d[key] = self.split.cropped(d[key], panels.contrast)
         return d

@@ -45,6 +45,19 @@ def test_a_changed_file_or_preprocessing_is_prepared_anew(cases, cache):
     assert not third & (first | second)
 
 
+def test_each_of_several_labels_and_what_is_said_of_a_case_count_but_not_its_name(cases, cache):
+    def files(**change):
+        case = {**cases[0], "label": [cases[0]["label"]], **change}
+        join = Compose([Lambdad("label", lambda labels: labels[0]), *PREPARE.transforms])
+        return VolumeCache([case], join, cache, workers=0).facts[0]["file"]
+
+    first = files()
+    assert files(case="renamed", patient="other") == first
+    assert files(panels={"contrast": [0, 0, 4, 4]}) != first
+    os.utime(cases[0]["label"], (0, 0))
+    assert files() != first
+
+
 @pytest.mark.parametrize("damage", ["cut", "no note", "half note"])
 def test_a_half_written_cache_is_never_used(cases, cache, damage):
     volumes = prepared(cases, cache)

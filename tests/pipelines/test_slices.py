@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader
-from monai.transforms import Compose, RandFlipd, RandGaussianNoised
+from monai.transforms import Compose, Lambdad, RandFlipd, RandGaussianNoised
 from torch.utils.data import SequentialSampler
 
 from pipelines import slices
@@ -47,6 +47,32 @@ def test_whole_volumes_come_from_the_same_cache(cases, cache):
     assert torch.equal(torch.as_tensor(item["image"]), torch.as_tensor(expected["image"]))
     assert torch.equal(item["image"].affine, expected["image"].affine)
     assert item["case"] == "volume-1"
+
+
+def test_a_picture_is_one_slice_and_comes_back_without_a_third_axis(cases, cache):
+    pictures = Compose([PREPARE, Lambdad(["image", "label"], lambda volume: volume[..., 4])])
+    expected = [pictures(dict(case)) for case in cases]
+    ds = SliceDataset(cases, pictures, cache_dir=cache, workers=0)
+    assert len(ds) == len(cases)
+    whole = VolumeDataset(cases, pictures, cache_dir=cache, workers=0)
+    for index, one in enumerate(expected):
+        for key in ("image", "label"):
+            assert torch.equal(ds[index][key], torch.as_tensor(one[key]).float())
+            assert torch.equal(torch.as_tensor(whole[index][key]), torch.as_tensor(one[key]).float())
+    assert [bool(one["label"].any()) for one in expected] == ds.has_lesion.tolist()
+
+
+def test_slices_kept_on_a_device_are_the_same(cases, cache):
+    ds, kept = dataset(cases, cache), dataset(cases, cache, device="cpu")
+    for facts in kept.volumes.facts:
+        os.truncate(facts["file"], 0)  # so that nothing is read any more
+    array = kept.kept[0]
+    assert (array.dtype, len(kept)) == (torch.uint8, len(ds))
+    whole = [PREPARE(dict(case)) for case in cases]
+    for index in (0, 8, 26):
+        for key in ("image", "label"):
+            expected = whole[ds.volume_of[index]][key][..., ds.slice_of[index]]
+            assert torch.equal(kept[index][key], torch.as_tensor(expected).float())
 
 
 def test_random_draws_depend_on_seed_epoch_and_index_alone(cases, cache):

@@ -33,7 +33,7 @@ def evaluate(scores, handlers=()):
     engine = Engine(step)
     scores.attach(engine, "val_dice")
     for handler in handlers:
-        handler.attach(engine)
+        handler.attach(engine, "other") if isinstance(handler, CaseScores) else handler.attach(engine)
     engine.state.best_metric_epoch = 1
     engine.run(range(len(PAIRS)))
     return engine
@@ -84,18 +84,41 @@ def test_a_worse_epoch_leaves_the_cases_of_the_best_alone(tmp_path):
 
 def test_an_evaluation_is_reported(tmp_path, capsys):
     scores = CaseScores("test")
+    on_grid = CaseScores("test_grid", image_key=None, unit="pixels")
     recorded = []
     report = EvaluationReport(
-        tmp_path, scores, "lits", {"network": "Identity"}, lambda *record: recorded.append(record)
+        tmp_path, scores, "lits", {"network": "Identity"}, on_grid, lambda *record: recorded.append(record)
     )
-    evaluate(scores, [report])
+    evaluate(scores, [on_grid, report])
     out = capsys.readouterr().out
     assert "0.500 ± 0.447" in out
     assert "missed 1, false alarm 1" in out
-    assert "Identity" in (tmp_path / "report.md").read_text()
+    diagonal = np.linalg.norm([9, 11, 5])  # the pixels of the second scores have no millimetres
+    expected = f"HD95 {np.mean([0, 2, diagonal, diagonal, 0]):.1f}"
+    assert expected in out.split("On the network's grid: Dice 0.500")[1]
+    assert "of 5 cases 1 missed, 1 false alarms" in out
+    page = (tmp_path / "report.md").read_text()
+    assert "Identity" in page
+    assert expected in page
+    assert len(read_cases(tmp_path / "cases_on_grid.csv")) == 5
+    assert on_grid.shown == {}
     figures, folder = recorded[0]
-    assert figures["test_dice"] == pytest.approx(0.5)
+    assert figures["test_dice"] == figures["test_grid_dice"] == pytest.approx(0.5)
     assert folder == tmp_path
+
+
+def test_pictures_of_two_axes_are_scored_in_pixels_and_shown_whole():
+    scores = CaseScores("val", pred_key="grid", unit="pixels")
+    affine = torch.diag(torch.tensor([2.0, 2.0, 1.0, 1.0]))
+    truth, prediction = torch.zeros(1, 20, 30), torch.zeros(1, 20, 30)
+    truth[0, 5:8, 5], prediction[0, 5:8, 9] = 1, 1
+    image = torch.stack([torch.full((20, 30), value) for value in (10.0, 20.0, 60.0)])
+    source = {"image": MetaTensor(image), "label": MetaTensor(truth, affine=affine), "case": "a"}
+    scores.update((source, {"grid": MetaTensor(prediction)}))
+    assert scores.rows[0]["hd95"] == 4
+    assert scores.rows[0]["truth_area"] == 3
+    assert scores.shown["a"]["image"].shape == (20, 30)
+    assert scores.shown["a"]["image"].max() == 30
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(2, 3), (3, 4), (None, 9)])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from transforms import CheckVolumed, VolumeError
+from transforms import CheckVolumed, ImageError
 
 CHECK = CheckVolumed(["image", "label"], labels=(0, 1, 2), allow_missing_keys=True)
 
@@ -30,7 +30,7 @@ def test_a_label_that_lies_almost_on_its_image_is_put_there_and_another_refused(
     label.affine[0, 0] *= -1
     label.affine[0, 3] = 0
     # The far corner is 3 voxels from the first one, so 6 voxels from its mirror image.
-    with pytest.raises(VolumeError, match=r"where its image lies, found their affines 6.0 voxels apart"):
+    with pytest.raises(ImageError, match=r"where its image lies, found their affines 6.0 voxels apart"):
         CHECK({"image": image, "label": label})
 
 
@@ -46,5 +46,5 @@ def test_a_label_that_lies_almost_on_its_image_is_put_there_and_another_refused(
     ],
 )
 def test_what_is_wrong_is_named(data, message):
-    with pytest.raises(VolumeError, match=message):
+    with pytest.raises(ImageError, match=message):
         CHECK(data)

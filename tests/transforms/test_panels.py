@@ -63,20 +63,22 @@ def test_labels_go_with_the_contrast_panel_and_the_inverse_puts_them_back():
     assert torch.equal(back["us"][:, 2:7, 6:10].as_tensor(), data["us"].as_tensor())
 
 
-def test_a_prediction_becomes_a_mask_of_the_frame_in_a_chain(tmp_path):
+@pytest.mark.parametrize("columns_first", [False, True])
+def test_a_prediction_becomes_a_mask_of_the_frame_in_a_chain(tmp_path, columns_first):
     drawn = draw(Layout(header=40, margin=12))
     file = tmp_path / "frame.png"
     Image.fromarray(drawn.image.transpose(1, 2, 0)).save(file)
     chain = Compose(
         [
-            LoadImaged("image", ensure_channel_first=True, reverse_indexing=False),
-            SplitDualPaneld(["image", "label"], allow_missing_keys=True),
+            LoadImaged("image", ensure_channel_first=True, reverse_indexing=columns_first),
+            SplitDualPaneld(["image", "label"], columns_first=columns_first, allow_missing_keys=True),
             ScaleIntensityd(["ceus", "us"]),
         ]
     )
     data = chain({"image": str(file)})
     data["pred"] = torch.ones_like(data["ceus"])
     mask = Invertd("pred", chain, orig_keys="ceus", nearest_interp=False)(data)["pred"]
+    mask = mask.transpose(1, 2) if columns_first else mask
     assert mask.shape == (1, *drawn.image.shape[1:])
     top, left, height, width = drawn.contrast
     rows, columns = np.nonzero(mask[0].numpy())
