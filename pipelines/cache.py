@@ -28,7 +28,7 @@ from pipelines.files import read_json, remove_leftovers, write_bytes, write_json
 
 CACHE_FORMAT = 2
 FILES = {"image", "label"}
-NAMES = {"case", "patient"}  # what they are called here does not change what the files hold
+NAMES = {"case", "patient"}  # these change nothing of what the files hold
 
 
 def describe(thing: Any) -> Any:
@@ -104,8 +104,8 @@ class VolumeCache:
     Args:
         data: MONAI datalist with `image` and, for training, `label`.
         preprocessing: deterministic transforms from file names to volumes (C, X, Y, Z) or pictures
-            (C, X, Y). Its last steps round the image to what the cache's type can hold: whole numbers from 0 to 255 (kept as
-            uint8) or half precision (kept as float16).
+            (C, X, Y). Its last steps round the image to what the cache's type can hold: whole numbers from 0
+            to 255 (kept as uint8) or half precision (kept as float16).
         folder: where the files are kept; shared by all runs.
         workers: processes that prepare volumes; 0 prepares in this one.
 
@@ -140,7 +140,9 @@ class VolumeCache:
 
     def _key(self, case: dict[str, Any]) -> str:
         try:
-            sources = {key: _identity(case[key]) if key in FILES else case[key] for key in case.keys() - NAMES}
+            sources = {
+                key: _identity(case[key]) if key in FILES else case[key] for key in case.keys() - NAMES
+            }
         except FileNotFoundError as error:
             raise DataError(f"expected a file at {error.filename}, found none; check the dataset") from error
         return hashlib.sha256((self._recipe + json.dumps(sources, sort_keys=True)).encode()).hexdigest()[:32]
@@ -173,9 +175,7 @@ class VolumeCache:
                 num_workers=min(workers, len(share)),
                 generator=torch.Generator(),  # so that a prepared cache or none leaves the seeds alone
             )
-            bar = tqdm(
-                loader, desc="preparing", unit="case", disable=idist.get_rank() > 0, leave=False
-            )
+            bar = tqdm(loader, desc="preparing", unit="case", disable=idist.get_rank() > 0, leave=False)
             failure = next((message for message in bar if message is not None), None)
             bar.close()
         # A process that failed says so before the others wait for files that never come.

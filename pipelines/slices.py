@@ -114,7 +114,9 @@ class VolumeDataset(_PreparedDataset):
         parts = self.volumes.tensors(array, index)
         affine = torch.tensor(facts["affine"], dtype=torch.float64)
         item: dict[str, Any] = {
-            key: MetaTensor(part[0] if facts["planar"] else part.permute(1, 2, 3, 0).contiguous(), affine=affine)
+            key: MetaTensor(
+                part[0] if facts["planar"] else part.permute(1, 2, 3, 0).contiguous(), affine=affine
+            )
             for key, part in parts.items()
         }
         item["case"] = case_name(self.data[index])

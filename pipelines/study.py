@@ -43,9 +43,8 @@ def configs(bundle: str, experiment: str) -> list[str]:
     if not (folder / "train.json").is_file():
         raise DataError(f"expected a bundle at {folder}, found none; start from the repository's root")
     if experiment not in (BUNDLE, *overlays):
-        raise DataError(
-            f"expected an experiment of {bundle} out of {', '.join((BUNDLE, *overlays))}, found {experiment!r}"
-        )
+        known = ", ".join((BUNDLE, *overlays))
+        raise DataError(f"expected an experiment of {bundle} out of {known}, found {experiment!r}")
     files = [folder / "train.json"]
     files += [folder / "experiments" / f"{experiment}.json"] if experiment != BUNDLE else []
     return [path.as_posix() for path in files]

@@ -6,10 +6,9 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from monai.config import KeysCollection
-from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
 
-from .errors import ImageError
+from .errors import ImageError, file_of
 
 __all__ = ["CheckImageD", "CheckImageDict", "CheckImaged"]
 
@@ -37,9 +36,9 @@ class CheckImaged(MapTransform):
         d = dict(data)
         image_key = self.keys[0]
         for key in self.key_iterator(d):
-            self._check(d[key], _file(d[key], key), self.channels if key == image_key else 1)
+            self._check(d[key], file_of(d[key], key), self.channels if key == image_key else 1)
             if key != image_key:
-                _check_label(d[key], _file(d[key], key), d[image_key], _file(d[image_key], image_key))
+                _check_label(d[key], file_of(d[key], key), d[image_key], file_of(d[image_key], image_key))
         return d
 
     @staticmethod
@@ -79,11 +78,6 @@ def _check_label(label: torch.Tensor, file: str, image: torch.Tensor, image_file
 def _size(size: Sequence[int]) -> str:
     """(W, H) as people write it, such as "500x471"."""
     return f"{size[0]}x{size[1]}"
-
-
-def _file(image: torch.Tensor, key: Hashable) -> str:
-    name = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
-    return str(name) if name else f"the image under '{key}'"
 
 
 CheckImageD = CheckImageDict = CheckImaged

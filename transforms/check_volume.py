@@ -9,14 +9,9 @@ from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
 
-from .errors import ImageError
+from .errors import ImageError, file_of
 
 __all__ = ["CheckVolumeD", "CheckVolumeDict", "CheckVolumed"]
-
-
-def _file(volume: torch.Tensor, key: Hashable) -> str:
-    name = volume.meta.get("filename_or_obj") if isinstance(volume, MetaTensor) else None
-    return str(name) if name else f"the volume under '{key}'"
 
 
 class CheckVolumed(MapTransform):
@@ -46,13 +41,13 @@ class CheckVolumed(MapTransform):
             volume = d[key]
             if volume.ndim != 4 or volume.shape[0] != 1 or min(volume.shape) < 1:
                 raise ImageError(
-                    f"{_file(volume, key)}: expected one 3D volume, found an array of shape "
+                    f"{file_of(volume, key)}: expected one 3D volume, found an array of shape "
                     f"{tuple(volume.shape)} (channel first); give a NIfTI file with three axes"
                 )
             if not torch.isfinite(volume).all():
                 bad = int((~torch.isfinite(volume)).sum())
                 raise ImageError(
-                    f"{_file(volume, key)}: expected finite values, found {bad} NaN or infinite voxels; "
+                    f"{file_of(volume, key)}: expected finite values, found {bad} NaN or infinite voxels; "
                     "export the volume again or leave the case out"
                 )
             if key != image_key:
@@ -62,14 +57,14 @@ class CheckVolumed(MapTransform):
     def _checked_label(self, label: torch.Tensor, image: torch.Tensor, key: Hashable) -> torch.Tensor:
         if label.shape != image.shape:
             raise ImageError(
-                f"{_file(label, key)}: expected the shape of its image, {tuple(image.shape[1:])}, found "
+                f"{file_of(label, key)}: expected the shape of its image, {tuple(image.shape[1:])}, found "
                 f"{tuple(label.shape[1:])}; a label is never resized silently, export it on the image's grid"
             )
         if isinstance(label, MetaTensor) and isinstance(image, MetaTensor):
             gap = _gap(label.affine, image.affine, image.shape[1:])
             if gap > 1:
                 raise ImageError(
-                    f"{_file(label, key)}: expected a label where its image lies, found their affines "
+                    f"{file_of(label, key)}: expected a label where its image lies, found their affines "
                     f"{gap:.1f} voxels apart; export it on the image's grid"
                 )
         rounded = torch.round(label)
@@ -80,7 +75,7 @@ class CheckVolumed(MapTransform):
         if not known.all() or (plain - whole).abs().max() > 0.01:
             found = [round(float(value), 3) for value in torch.unique(plain)[:6]]
             raise ImageError(
-                f"{_file(label, key)}: expected labels {set(self.labels)}, found {found}; "
+                f"{file_of(label, key)}: expected labels {set(self.labels)}, found {found}; "
                 "recode the mask to these values"
             )
         return rounded

@@ -12,6 +12,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import Crop, InvertibleTransform, MapTransform, Transform
 from monai.utils import convert_to_tensor
 
+from .errors import file_of
 from .panel_search import Box, PanelError, Panels, find_panels
 
 __all__ = [
@@ -75,9 +76,7 @@ class SplitDualPanel(Transform):
         [(1, 100, 120), (1, 100, 120)]
     """
 
-    def __init__(
-        self, panels: Panels | Mapping[str, Any] | None = None, columns_first: bool = False
-    ) -> None:
+    def __init__(self, panels: Panels | Mapping[str, Any] | None = None, columns_first: bool = False) -> None:
         self.panels = None if panels is None else given_panels(panels)
         self.columns_first = columns_first
         self.crop = Crop()  # one for all, since an inverse asks for the very transform that was applied
@@ -162,15 +161,16 @@ class SplitDualPaneld(MapTransform, InvertibleTransform):
         try:
             panels = self.split.boxes(frame, d.get(self.panels_key))
         except PanelError as error:
-            raise PanelError(f"{_file(frame, self.keys[0])}: {error}") from error
+            raise PanelError(f"{file_of(frame, self.keys[0])}: {error}") from error
         for key in self.key_iterator(d):
             if key == self.keys[0]:
                 d[self.ceus_key], d[self.us_key] = self.split(frame, panels)
                 continue
             if d[key].shape[1:] != frame.shape[1:]:
                 order = "columns, rows" if self.split.columns_first else "rows, columns"
+                size = f"{tuple(frame.shape[1:])} ({order})"
                 raise PanelError(
-                    f"{_file(d[key], key)}: expected the size of its frame, {tuple(frame.shape[1:])} ({order}), "
+                    f"{file_of(d[key], key)}: expected the size of its frame, {size}, "
                     f"found {tuple(d[key].shape[1:])}; a mask is never resized, draw it anew"
                 )
             d[key] = self.split.cropped(d[key], panels.contrast)
@@ -182,11 +182,6 @@ class SplitDualPaneld(MapTransform, InvertibleTransform):
             if key in d:
                 d[key] = self.split.crop.inverse(d[key])
         return d
-
-
-def _file(image: torch.Tensor, key: Hashable) -> str:
-    name = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
-    return str(name) if name else f"the image under '{key}'"
 
 
 SplitDualPanelD = SplitDualPanelDict = SplitDualPaneld
