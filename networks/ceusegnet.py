@@ -66,6 +66,7 @@ class CEUSegNet(UNetSkeleton):
     | `fusion="conv1x1"` | 7,718,401 |
     | `residual=False` | 9,055,617 |
     | all three, a dual U-net | 7,181,697 |
+    | `images=1`, for either image alone | 4,580,993 |
 
     A level is two 3x3 convolutions, each with a bias, BatchNorm and ReLU; from the second level on a 1x1
     convolution with BatchNorm goes past them, and ReLU follows the sum. Max pooling closes each of these
@@ -81,14 +82,15 @@ class CEUSegNet(UNetSkeleton):
         attention: whether CSA weights the channels; without it CFF is given the features as they are.
         fusion: `"cff"`, or `"conv1x1"` for no more than one 1x1 convolution.
         residual: whether the encoders have the 1x1 convolutions beside their levels.
+        images: 2, or 1 for a network of one encoder, whose features the decoder takes as they are.
 
     Shape:
-        Both images as one tensor (B, 2 * in_channels, H, W), contrast first, then B-mode, H and W of at
-        least 16 pixels, to logits (B, out_channels, H, W).
+        Both images as one tensor (B, 2 * in_channels, H, W), contrast first, then B-mode, or the one image
+        (B, in_channels, H, W), H and W of at least 16 pixels, to logits (B, out_channels, H, W).
 
     Raises:
-        ValueError: if there is no such fusion; in `forward`, if the image does not have 2 * in_channels
-            channels or H or W is less than `least_size`.
+        ValueError: if there is no such fusion or `images` is neither; in `forward`, if the image does not
+            have images * in_channels channels or H or W is less than `least_size`.
 
     Example:
         >>> ceus, us = torch.rand(1, 1, 128, 128), torch.rand(1, 1, 128, 128)
@@ -107,9 +109,12 @@ class CEUSegNet(UNetSkeleton):
         attention: bool = True,
         fusion: str = "cff",
         residual: bool = True,
+        images: int = 2,
     ) -> None:
         if fusion not in FUSIONS:
             raise ValueError(f"expected a fusion out of {', '.join(FUSIONS)}, got {fusion!r}")
+        if images not in (1, 2):
+            raise ValueError(f"expected 2 images, or 1, got {images}")
 
         def double(channels: int, width: int) -> nn.Module:
             return conv_stack((channels, width, width), conv3x3)
@@ -138,16 +143,17 @@ class CEUSegNet(UNetSkeleton):
             up=bilinear_up,
             skip=Concat,
         )
-        self.image_channels = 2 * in_channels
-        # `encoder`, the skeleton's, is that of the contrast image.
-        self.encoder_us = Encoder(in_channels, widths, blocks, down)
-        self.merges = nn.ModuleList([Merge(width, attention, fusion) for width in widths])
+        self.image_channels = images * in_channels
+        # `encoder`, the skeleton's, is that of the contrast image, or of the only one.
+        both = images == 2
+        self.encoder_us = Encoder(in_channels, widths, blocks, down) if both else None
+        self.merges = nn.ModuleList([Merge(width, attention, fusion) for width in widths] if both else [])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Segment pairs of images.
+        """Segment pairs of images, or single ones.
 
         Args:
-            image: (B, 2 * in_channels, H, W), contrast first, then B-mode.
+            image: (B, images * in_channels, H, W); of pairs the contrast image first, then B-mode.
 
         Returns:
             Logits, (B, out_channels, H, W).
@@ -161,6 +167,8 @@ class CEUSegNet(UNetSkeleton):
                 f"expected {self.image_channels} channels, those of the contrast image, then those of the "
                 f"B-mode image, got {image.shape[1]}: join the two along the channels"
             )
+        if self.encoder_us is None:
+            return self.head(self.decoder(self.encoder(image)))
         ceus, us = image.chunk(2, dim=1)
         features_ceus, features_us = self.encoder(ceus), self.encoder_us(us)
         features: list[torch.Tensor] = []

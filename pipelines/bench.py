@@ -1,7 +1,7 @@
 """Measurements of reading, training and preparing, each beside what it is compared with, in one run.
 
-python -m pipelines.bench            # all, some minutes
-python -m pipelines.bench --only slices
+python -m pipelines.bench            # all, a quarter of an hour on two cores
+python -m pipelines.bench --only "steps dce_us"
 """
 
 from __future__ import annotations
@@ -13,83 +13,44 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
-from monai.data import DataLoader, PersistentDataset
+from monai.data import PersistentDataset
 from monai.transforms import Compose, LoadImaged
 from rich.console import Console
 from rich.table import Table
 
-from networks import ReducedUNet
-from pipelines import datasets, machine
+from pipelines import machine
 from pipelines.allocator import reuse_freed_memory
+from pipelines.bench_setup import Rows, experiment, large_volume, rate
+from pipelines.bench_steps import SETTINGS, reading_and_training
 from pipelines.cases import READERS
 from pipelines.files import write_json
-from pipelines.slices import SliceDataset, SliceSampler, step_back
+from pipelines.slices import SliceDataset
 
 CONFIG = "bundles/lits/train.json"
 LITS_SLICES = 58_638
-BATCH = 4  # slices
-READY = 3  # batches
-SECONDS = 3.0  # that each rate is measured for
 
 
 def settings() -> dict[str, Any]:
     """What the figures hang on."""
     return {
         **machine.describe(),
-        "dtype": "float32",
+        "dtype": "float32" + (", on the GPU mixed with float16" if torch.cuda.is_available() else ""),
         "memory format": "channels last",
         "allocator": "glibc, keeping freed memory" if reuse_freed_memory() else "system default",
     }
 
 
-def rate(step: Callable[[], Any], seconds: float = SECONDS) -> float:
-    """Calls a second, after a warm-up."""
-    for _ in range(3):
-        step()
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        step()
-        count += 1
-    return count / (time.perf_counter() - start)
-
-
-def bundle(**options: Any) -> ConfigParser:
-    """The LiTS experiment with some values changed, not run."""
-    parser = ConfigParser()
-    parser.read_config(CONFIG)
-    parser.update(options)
-    return parser
-
-
-def large_volume(path: Path, slices: int, size: int = 512) -> dict[str, str]:
-    """A volume of LiTS's size from the phantom, its slices repeated to as many as asked for."""
-    datasets.get("lits").phantom(path, cases=1, seed=0, size=size)
-    case = datasets.get("lits").index(path)[0]
-    for key in ("image", "label"):
-        image = nib.load(case[key])
-        array = np.asarray(image.dataobj)
-        axis = int(np.argmin(array.shape))
-        order = np.resize(
-            np.concatenate([np.arange(array.shape[axis]), np.arange(array.shape[axis])[::-1]]), slices
-        )
-        whole = path / f"{key}.nii.gz"
-        nib.save(nib.Nifti1Image(np.take(array, order, axis=axis), image.affine), whole)
-        case[key] = str(whole)
-    return case
-
-
-def slice_reads(folder: Path) -> Iterator[tuple[str, float, str]]:
+def slice_reads(folder: Path) -> Rows:
     """Random slices a second, one process."""
     case = large_volume(folder / "data", slices=100)
-    parser = bundle()
+    parser = experiment("lits")
     data = SliceDataset(
         [case], parser.get_parsed_content("preprocessing"), cache_dir=folder / "cache", workers=0
     )
@@ -119,72 +80,10 @@ def slice_reads(folder: Path) -> Iterator[tuple[str, float, str]]:
     yield "SliceDataset against PersistentDataset", ours / theirs, "times"
 
 
-def training_steps(folder: Path) -> Iterator[tuple[str, float, str]]:
-    """Training steps a second with real loading against the same steps on one batch in memory."""
-    case = large_volume(folder / "data", slices=200)
-    parser = bundle()
-    data = SliceDataset(
-        [case],
-        parser.get_parsed_content("preprocessing"),
-        parser.get_parsed_content("train::preprocessing"),
-        folder / "cache",
-    )
-    torch.manual_seed(0)
-    network = ReducedUNet().to(memory_format=torch.channels_last)  # as the bundle trains it
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    loss_function = parser.get_parsed_content("loss")
-
-    def step(batch: dict[str, torch.Tensor]) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss_function(network(batch["image"]), batch["label"]).backward()
-        optimizer.step()
-
-    def seconds(batches: Iterator[dict[str, torch.Tensor]], count: int) -> float:
-        # The first steps use up what a worker had ready while the others were measured.
-        for _ in range(READY):
-            step(next(batches))
-        start = time.perf_counter()
-        for _ in range(count):
-            step(next(batches))
-        return time.perf_counter() - start
-
-    def endless(workers: int) -> Iterator[dict[str, torch.Tensor]]:
-        loader = DataLoader(
-            data,
-            batch_size=BATCH,
-            sampler=SliceSampler(data),
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            worker_init_fn=step_back,
-        )
-        while True:
-            yield from loader
-
-    in_memory = next(endless(0))
-    sources = {
-        "one batch in memory": iter(lambda: in_memory, None),
-        "real loading and augmentation, no workers": endless(0),
-        "real loading and augmentation, 1 worker": endless(1),
-    }
-    for batches in sources.values():  # workers start before training has taken its memory, as in a run
-        next(batches)
-    spent = dict.fromkeys(sources, 0.0)
-    rounds, count = 3, 15
-    for _ in range(rounds):  # in turns, so that a slower minute of the machine is everybody's
-        for name, batches in sources.items():
-            spent[name] += seconds(batches, count)
-    rates = {name: rounds * count / total for name, total in spent.items()}
-    for name, value in rates.items():
-        yield f"ReducedUNet, batch {BATCH}, 256x256: {name}", value, "a second"
-    alone = rates["one batch in memory"]
-    for name in list(sources)[1:]:
-        yield f"share kept: {name}", rates[name] / alone, "times"
-
-
-def preparing(folder: Path) -> Iterator[tuple[str, float, str]]:
+def preparing(folder: Path) -> Rows:
     """Seconds that a 512x512x100 volume takes on its way into the cache, by part."""
     case = large_volume(folder / "data", slices=100)
-    parser = bundle()
+    parser = experiment("lits")
     names = ("reading and checking", "orienting", "windowing", "resizing", "equalizing", "rounding")
     steps = [parser.get_parsed_content("loading"), *([one] for one in parser.get_parsed_content("preparing"))]
     torch.set_num_threads(1)  # as in each of the workers that share the cores
@@ -207,7 +106,7 @@ def preparing(folder: Path) -> Iterator[tuple[str, float, str]]:
     torch.set_num_threads(os.cpu_count() or 1)
 
 
-def memory(folder: Path) -> Iterator[tuple[str, float, str]]:
+def memory(folder: Path) -> Rows:
     """Peak memory of a training, its workers included, with 4 and with 40 volumes of one size."""
     random = np.random.default_rng(0)
     peaks = {}
@@ -252,11 +151,16 @@ def peak_of(data: str, split: str, folder: str) -> None:
     print(sum(peaks) / 1024)
 
 
-PARTS = {"slices": slice_reads, "steps": training_steps, "preparing": preparing, "memory": memory}
+PARTS = {
+    "slices": slice_reads,
+    **{f"steps {name}": partial(reading_and_training, name) for name in SETTINGS},
+    "preparing": preparing,
+    "memory": memory,
+}
 
 
 def main() -> None:
-    """Measure, print, and keep the figures in `bench/lits.json`."""
+    """Measure, print, and keep the figures in `bench/pipeline.json`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -272,7 +176,8 @@ def main() -> None:
     for name, part in PARTS.items():
         if arguments.only not in (None, name):
             continue
-        table = Table(title=part.__doc__.splitlines()[0], title_justify="left", box=None)
+        about = getattr(part, "func", part).__doc__.splitlines()[0]
+        table = Table(title=f"{name}: {about}", title_justify="left", box=None)
         table.add_column("", min_width=62)
         table.add_column("", justify="right")
         table.add_column("", no_wrap=True)
@@ -282,7 +187,7 @@ def main() -> None:
                 found[name][what] = [value, unit]
                 table.add_row(what, f"{value:,.3f}" if value < 100 else f"{value:,.0f}", unit)
         console.print(table)
-        write_json("bench/lits.json", found)
+        write_json("bench/pipeline.json", found)
 
 
 if __name__ == "__main__":

@@ -95,17 +95,43 @@ def track(
 def baseline(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A run's folder, such as runs/lits/mine.")],
 ) -> None:
-    """Score the best fixed band of Hounsfield units on the cases that a CT run held out, beside its network.
+    """Score the best fixed band of HU or grey levels on the cases that a run held out, beside its network.
 
     Example: featherseg baseline runs/lits/mine
     """
     from pipelines import scoring, threshold
 
-    network = scoring.read_cases(folder / "evaluation" / "cases.csv")
-    band, rows = threshold.beside_run(folder)
-    scoring.write_cases(rows, folder / "evaluation" / "baseline.csv")
-    for title, scored in (("network", network), (f"fixed threshold, {band[0]} to {band[1]} HU", rows)):
-        typer.echo(f"\n{title}\n{scoring.format_table(scored, scoring.summarize(scored))}")
+    found = threshold.beside_run(folder)
+    scoring.write_cases(found.rows, folder / "evaluation" / "baseline.csv")
+    band = f"fixed threshold, {found.band[0]} to {found.band[1]} {found.levels.unit}"
+    for title, scored in (("network", found.network), (band, found.rows)):
+        typer.echo(f"\n{title}\n{scoring.format_table(scored, scoring.summarize(scored), found.unit)}")
+
+
+@app.command()
+def calipers(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="A dce_us dataset; without it, the phantom.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("calipers.png"),
+) -> None:
+    """Find burned-in calipers: in your images, as a picture, or in the phantom, where it is known what to find.
+
+    Example: featherseg calipers data/dce_us --out calipers.png
+    """
+    from rich.console import Console
+
+    from pipelines import caliper_study
+
+    if folder is None:
+        Console().print(caliper_study.table(caliper_study.measure()))
+        return
+    found = caliper_study.study(folder, out)
+    typer.echo(f"calipers found in {found.found} of {found.images} images")
+    for number, file in enumerate(found.shown, start=1):
+        typer.echo(f"{number:3} {file}")
+    if found.shown:
+        typer.echo(f"picture: {out}")
 
 
 @app.command()

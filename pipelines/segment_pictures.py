@@ -23,9 +23,8 @@ from pipelines.files import written_whole
 from pipelines.key_frames import LUMA
 
 DICOM = (".dcm", ".dicom", ".ima")  # cut from a case's name; any other ending, or none, is part of it
-DERIVED = re.compile(
-    r"(.+)_(?:mask(?:_\d+)?|overlay)"
-)  # what belongs to the picture whose stem it starts with
+# What belongs to the picture whose stem it starts with; with no stem before it, to all of its folder.
+DERIVED = re.compile(r"(?:(.+)_)?(?:mask(?:_\d+)?|overlay)")
 
 
 def inputs(path: str | Path, bundle: str) -> list[dict[str, Any]]:
@@ -34,7 +33,7 @@ def inputs(path: str | Path, bundle: str) -> list[dict[str, Any]]:
     In a folder of any images, pictures are known by their ending (PNG, JPEG, BMP, TIFF) and DICOM files by
     their ending or their content. Other files, such as tables and notes, may lie beside them; they, hidden
     files, a DICOMDIR and sub-folders are not looked at, and `a_mask.png`, `a_mask_1.png` and `a_overlay.png`
-    beside `a.png` are taken for what was drawn on it, not for images of their own.
+    beside `a.png`, or `mask.png` beside anything, are taken for what was drawn on it, not for images.
 
     Args:
         path: a picture, a DICOM file, a folder of them, or a dataset in its own layout.
@@ -68,7 +67,9 @@ def inputs(path: str | Path, bundle: str) -> list[dict[str, Any]]:
             f"data of {bundle}: {reason}"
         )
     stems = {_name(file) for file in files}
-    files = [file for file in files if not ((of := DERIVED.fullmatch(_name(file))) and of[1] in stems)]
+    derived = {stem for stem in stems if (of := DERIVED.fullmatch(stem)) and of[1] in {None, *stems}}
+    if derived != stems:  # else a lone picture is called so
+        files = [file for file in files if _name(file) not in derived]
     return _cases(sorted(files, key=lambda file: natural(file.name)), dataset)
 
 

@@ -23,8 +23,13 @@ RULES = {
     "max_epochs": ("a whole number from 1 on", _whole),
     "val_interval": ("a whole number from 1 on", _whole),
     "learning_rate": ("a number above 0", lambda value: _number(value) and value > 0),
-    "weight_decay": ("a number from 0 on", lambda value: _number(value) and value >= 0),
     "plateau_epochs": ("a whole number from 1 on", _whole),
+    "frames_per_clip": ("a whole number from 1 on", _whole),
+    "candidate_frames": ("a whole number from 1 on", _whole),
+    "inputs": (
+        'of "ceus" and "us" one or both, in this order',
+        lambda value: value in (["ceus"], ["us"], ["ceus", "us"]),
+    ),
     "image_size": (
         "two whole numbers such as [256,256]",
         lambda value: isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_whole, value)),

@@ -15,7 +15,11 @@ from types import ModuleType
 
 from pipelines.errors import DataError
 
-MODULES = {"dce_us": "pipelines.datasets.dce_us", "lits": "pipelines.datasets.lits"}
+MODULES = {
+    "ceus": "pipelines.datasets.ceus",
+    "dce_us": "pipelines.datasets.dce_us",
+    "lits": "pipelines.datasets.lits",
+}
 
 
 def get(name: str) -> ModuleType:

@@ -25,12 +25,15 @@ from pipelines.datasets import checking, masks, repeats
 from pipelines.datasets.checking import Finding
 from pipelines.datasets.dce_us_layout import GROUPS, Case, discover, relative
 from pipelines.datasets.dce_us_phantom import phantom
+from pipelines.datasets.reading import GREY_LEVELS
+from pipelines.datasets.reading import read_picture as read
 from pipelines.errors import DataError
 from pipelines.folds import read_split
 
-__all__ = ["LABELS", "check", "index", "phantom"]
+__all__ = ["LABELS", "LEVELS", "check", "index", "phantom", "read"]
 
 LABELS = {0: "background", 1: "lesion"}
+LEVELS = GREY_LEVELS
 SMALL = 64  # pixels; the recipe resizes to 256, and fewer than a quarter of them hold no lesion's outline
 FULL = 0.9  # of the image; the largest lesion of BUSI covers half
 

@@ -20,11 +20,14 @@ import numpy as np
 from pipelines.datasets import checking, nifti
 from pipelines.datasets.checking import Finding, natural
 from pipelines.datasets.lits_phantom import phantom
+from pipelines.datasets.reading import Levels
+from pipelines.datasets.reading import read_volume as read
 from pipelines.errors import DataError
 
-__all__ = ["LABELS", "check", "index", "phantom"]
+__all__ = ["LABELS", "LEVELS", "check", "index", "phantom", "read"]
 
 LABELS = {0: "background", 1: "liver", 2: "tumour"}
+LEVELS = Levels("HU", -100, 200)  # the window of Pandey et al. (2018) for the liver
 AIR = -1024  # the lowest HU of a 12-bit scanner; below it lies padding
 
 # How many times larger or smaller than the median is worth a warning. Sound LiTS cases hold 42 to 1026 slices

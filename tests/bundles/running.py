@@ -5,18 +5,40 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
+
 from tests.conftest import ROOT
 
-# The real experiment with a network of a few thousand parameters, on small slices.
-SMALL = {
-    "network_def": "{'_target_': 'BasicUNet', 'spatial_dims': 2, 'in_channels': 1, 'out_channels': 1,"
-    " 'features': [4, 4, 8, 8, 8, 4], 'dropout': 0.1}",
-    "image_size": "[32, 32]",
-    "batch_size": "8",
-    "num_workers": "0",
-}
-TRAIN = "bundles/lits/train.json"
-EVALUATE = f"['{TRAIN}','bundles/common/evaluate.json']"
+BUNDLES = ("lits", "dce_us", "ceus")
+EVALUATING = "bundles/common/evaluate.json"
+
+
+def train(bundle: str) -> str:
+    """The file of a bundle's experiment, from a workspace."""
+    return f"bundles/{bundle}/train.json"
+
+
+def small(bundle: str) -> dict[str, str]:
+    """Options that leave the real experiment with a network of a few thousand parameters on small slices."""
+    channels = {"lits": 1, "dce_us": 3, "ceus": 2}[bundle]
+    return {
+        "network_def": f"{{'_target_': 'BasicUNet', 'spatial_dims': 2, 'in_channels': {channels},"
+        " 'out_channels': 1, 'features': [4, 4, 8, 8, 8, 4], 'dropout': 0.1}",
+        "image_size": "[32, 32]",
+        "batch_size": "8",
+        "num_workers": "0",
+        "num_folds": "3",
+    }
+
+
+def for_inference(bundle: str) -> dict[str, str]:
+    """Of these options the ones that inference knows."""
+    return {key: small(bundle)[key] for key in ("network_def", "image_size", "batch_size")}
+
+
+SMALL = {key: value for key, value in small("lits").items() if key != "num_folds"}
+TRAIN = train("lits")
+EVALUATE = f"['{TRAIN}','{EVALUATING}']"
 
 
 def make_workspace(folder: Path) -> Path:
@@ -54,3 +76,10 @@ def run(folder, run_id, config_file, expect=0, env=None, **options):
     )
     assert done.returncode == expect, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
+
+
+def runs_of(folder, bundle):
+    """MLflow's client and the runs of a bundle, by their names."""
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlruns.db'}")
+    found = client.search_runs([client.get_experiment_by_name(bundle).experiment_id])
+    return client, {run.info.run_name: run for run in found}

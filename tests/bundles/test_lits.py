@@ -5,80 +5,26 @@ import shutil
 import subprocess
 import sys
 
-import mlflow
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from monai.bundle import ConfigWorkflow
 
 from pipelines import datasets
 from pipelines.scoring import read_cases
-from tests.bundles.running import EVALUATE, SMALL, TRAIN, command, environment, make_workspace, run
-from tests.conftest import ROOT, SHARED
+from tests.bundles.running import SMALL, TRAIN, environment, run, runs_of
+from tests.conftest import SHARED
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(workspaces):
     """A workspace with a phantom and a run of two epochs by the main command."""
-    folder = make_workspace(tmp_path_factory.mktemp("lits") / "workspace")
-    datasets.get("lits").phantom(folder / "data/lits", cases=6, seed=0, size=64)
-    before = {path: path.stat().st_mtime_ns for path in (ROOT / "bundles").rglob("*")}
-    out = run(folder, "training", TRAIN, run_name="a", max_epochs=2, num_folds=3, **SMALL)
-    assert {path: path.stat().st_mtime_ns for path in (ROOT / "bundles").rglob("*")} == before
-    return folder, out
+    return workspaces("lits")
 
 
-def runs_of(folder):
-    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlruns.db'}")
-    return client, client.search_runs([client.get_experiment_by_name("lits").experiment_id])
-
-
-def test_training_leaves_all_that_a_run_writes(trained):
-    folder, out = trained
-    made = folder / "runs/lits/a"
-    names = {path.name for path in made.iterdir()}
-    assert {"model.pt", "last.pt", "config.json", "split.json", "cases.csv", "report.md", "pictures"} <= names
-    assert "epoch 2/2" in out
-    assert json.loads((made / "config.json").read_text())["max_epochs"] == 2
-    assert len(read_cases(made / "cases.csv")) == 2
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "bundles",
-        "data",
-        "mlruns",
-        "mlruns.db",
-        "runs",
-    ]
-
-
-def test_training_is_tracked(trained):
-    folder, _ = trained
-    client, found = runs_of(folder)
-    one = next(run for run in found if run.info.run_name == "a")
-    assert one.info.status == "FINISHED"
-    params = one.data.params
-    assert (params["max_epochs"], params["network"], params["fold"]) == ("2", "BasicUNet", "0")
-    assert {"parameters", "GMACs", "dataset_fingerprint", "code_version", "seed"} <= params.keys()
-    assert {
-        "train_loss",
-        "lr",
-        "val_dice",
-        "val_iou",
-        "val_hd95",
-        "val_lesions_missed",
-    } <= one.data.metrics.keys()
-    assert {"val_dice_global", "val_lesions_false", "val_cases_missed"} <= one.data.metrics.keys()
-    assert len(client.get_metric_history(one.info.run_id, "val_dice")) == 2
-    kept = {artifact.path for artifact in client.list_artifacts(one.info.run_id)}
-    assert {"config.json", "split.json", "model.pt", "report.md", "cases.csv", "pictures"} <= kept
-
-
-def test_evaluation_scores_the_held_out_volumes_in_their_own_geometry(trained):
-    folder, _ = trained
-    out = run(folder, "evaluating", EVALUATE, num_folds=3, **SMALL)
-    assert "weights: runs/lits/a/model.pt" in out
-    assert "Of 2 cases: missed" in out
+def test_volumes_are_scored_in_their_own_geometry(evaluations):
+    folder, _ = evaluations("lits")
     rows = read_cases(folder / "runs/lits/a/evaluation/cases.csv")
     held_out = json.loads((folder / "runs/lits/a/split.json").read_text())["folds"][0]
     assert sorted(row["case"].split("-")[1] for row in rows) == sorted(held_out)
@@ -88,12 +34,10 @@ def test_evaluation_scores_the_held_out_volumes_in_their_own_geometry(trained):
         voxels = int((sitk.GetArrayFromImage(image) == 2).sum())
         assert row["true_positive"] + row["false_negative"] == voxels
         assert row["truth_volume_ml"] == pytest.approx(voxels * np.prod(image.GetSpacing()) / 1000, rel=1e-5)
-    _, found = runs_of(folder)
-    assert "test_dice" in next(run for run in found if run.info.run_name == "a").data.metrics
 
 
-def test_a_fixed_threshold_is_scored_on_the_same_volumes(trained):
-    folder, _ = trained
+def test_a_fixed_threshold_is_scored_on_the_same_volumes(evaluations):
+    folder, _ = evaluations("lits")
     words = [sys.executable, "-m", "pipelines.cli", "baseline", "runs/lits/a"]
     done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -103,22 +47,6 @@ def test_a_fixed_threshold_is_scored_on_the_same_volumes(trained):
         for name in ("cases", "baseline")
     )
     assert network == fixed
-
-
-def test_a_finished_run_is_not_trained_over(trained):
-    folder, _ = trained
-    out = run(folder, "training", TRAIN, expect=1, run_name="a", max_epochs=2, num_folds=3, **SMALL)
-    assert "featherseg: expected a new folder for the run, found one in runs/lits/a" in out
-    assert "Traceback" not in out
-
-
-def test_the_smoke_experiment_runs(trained):
-    folder, _ = trained
-    config = f"['{TRAIN}','bundles/common/smoke.json']"
-    run(folder, "training", config, run_name="s", num_folds=3)
-    assert (folder / "runs/smoke/s/model.pt").is_file()
-    # What is only a trial is not what inference takes.
-    assert "weights: runs/lits/a/model.pt" in run(folder, "evaluating", EVALUATE, num_folds=3, **SMALL)
 
 
 def test_another_network_trains_with_its_own_arguments(trained):
@@ -212,85 +140,6 @@ def test_real_ct_gives_masks_on_its_own_grid(noisy):
     assert len(masks) == 2
 
 
-@pytest.mark.parametrize(("config", "kind"), [("train", "train"), ("inference", "infer")])
-def test_no_property_of_a_bundle_is_missing(trained, monkeypatch, config, kind):
-    folder, _ = trained
-    monkeypatch.chdir(folder)
-    workflow = ConfigWorkflow(
-        f"bundles/lits/{config}.json",
-        workflow_type=kind,
-        logging_file=False,
-        init_id="none",
-        network_def=json.loads(SMALL["network_def"].replace("'", '"')),
-        image_size=[32, 32],
-        **({"num_folds": 3} if kind == "train" else {}),
-    )
-    workflow.initialize()
-    assert workflow.check_properties() == []
-
-
-def test_the_metadata_is_that_of_the_network(tmp_path):
-    # The fields that MONAI's schema of 2024-07-25 requires; with a schema at hand, nothing is downloaded.
-    tensor = ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"]
-    top = [
-        "schema",
-        "version",
-        "monai_version",
-        "pytorch_version",
-        "numpy_version",
-        "required_packages_version",
-    ]
-    top += ["task", "description", "authors", "copyright", "network_data_format"]
-    io = {"additionalProperties": {"type": "object", "required": tensor}}
-    schema = {
-        "type": "object",
-        "required": top,
-        "properties": {
-            "network_data_format": {"required": ["inputs", "outputs"], "additionalProperties": io}
-        },
-    }
-    (tmp_path / "schema.json").write_text(json.dumps(schema))
-    meta = "bundles/lits/metadata.json"
-    words = [sys.executable, "-m", "monai.bundle"]
-    verify = ["verify_metadata", "--meta_file", meta, "--filepath", str(tmp_path / "schema.json")]
-    in_out = ["verify_net_in_out", "network_def", "--meta_file", meta, "--config_file", TRAIN]
-    for rest in (verify, in_out):
-        done = subprocess.run(
-            words + rest, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert "verified with no error" in done.stdout
-
-
-def test_two_processes_share_the_work(trained):
-    folder, _ = trained
-    words = command(
-        "training",
-        f"['{TRAIN}','bundles/common/multi_gpu.json']",
-        launcher=("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29511", "-m"),
-        run_name="two",
-        max_epochs=1,
-        num_folds=3,
-        **SMALL,
-    )
-    done = subprocess.run(
-        words,
-        cwd=folder,
-        env=environment(OMP_NUM_THREADS="1"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("epoch 1/1") == 1
-    rows = read_cases(folder / "runs/lits/two/cases.csv")
-    held_out = json.loads((folder / "runs/lits/two/split.json").read_text())["folds"][0]
-    assert sorted(row["case"] for row in rows) == sorted(f"volume-{patient}" for patient in held_out)
-    _, found = runs_of(folder)
-    assert [run.info.status for run in found if run.info.run_name == "two"] == ["FINISHED"]
-
-
 def broken_case(folder, number, change):
     """A copy of the phantom in which one volume's file is changed."""
     shutil.copytree(folder / "data/lits", folder / f"data/broken-{number}", dirs_exist_ok=True)
@@ -368,7 +217,7 @@ def test_training_goes_on_without_its_tracking_server_and_loses_nothing(trained)
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    _, found = runs_of(folder)
-    one = next(run for run in found if run.info.run_name == "alone")
+    _, found = runs_of(folder, "lits")
+    one = found["alone"]
     assert one.info.status == "FINISHED"
     assert "val_dice" in one.data.metrics

@@ -82,7 +82,7 @@ def check(folder, name):
 
 def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(whole):
     folder, _ = whole
-    moments = ["preparing volumes", f"epoch 2/{EPOCHS}", f"epoch {EPOCHS}/{EPOCHS}"]
+    moments = ["preparing:", f"epoch 2/{EPOCHS}", f"epoch {EPOCHS}/{EPOCHS}"]
     assert kill_and_resume(folder, "killed", moments) == 3
     check(folder, "killed")
 

@@ -165,3 +165,15 @@ def test_other_numbers_of_channels_are_an_error(channels):
 def test_unknown_fusion_is_an_error_that_names_the_known_ones():
     with pytest.raises(ValueError, match="out of cff, conv1x1, got 'sum'"):
         CEUSegNet(fusion="sum")
+
+
+def test_a_network_for_one_image_is_one_encoder_and_the_decoder():
+    single, both = CEUSegNet(images=1), CEUSegNet(fusion="conv1x1", attention=False)
+    assert count_parameters(single) == 4_580_993
+    merges = sum(2 * width * width + width for width in (64, 64, 128, 256, 256))
+    assert count_parameters(both) == 4_580_993 + count_parameters(single.encoder) + merges
+    assert single(torch.rand(1, 1, 40, 33)).shape == (1, 1, 40, 33)
+    with pytest.raises(ValueError, match="expected 1 channels"):
+        single(torch.rand(1, 2, 32, 32))
+    with pytest.raises(ValueError, match="expected 2 images, or 1, got 3"):
+        CEUSegNet(images=3)

@@ -1,13 +1,16 @@
-import time
+import json
+import sys
 
-import nibabel as nib
 import pytest
 
-from pipelines import bench
+from pipelines import bench, bench_setup
 
 
-def test_a_rate_is_calls_a_second():
-    assert bench.rate(lambda: time.sleep(0.01), seconds=0.2) == pytest.approx(100, rel=0.3)
+@pytest.fixture
+def small_volume(monkeypatch):
+    large = bench.large_volume
+    monkeypatch.setattr(bench_setup, "SECONDS", 0.05)
+    monkeypatch.setattr(bench, "large_volume", lambda path, slices: large(path, slices, size=48))
 
 
 def test_the_settings_that_figures_hang_on_are_named():
@@ -22,17 +25,7 @@ def test_the_settings_that_figures_hang_on_are_named():
     } <= bench.settings().keys()
 
 
-def test_a_volume_of_any_depth_is_made_from_the_phantom(tmp_path):
-    case = bench.large_volume(tmp_path, slices=70, size=48)
-    image, label = nib.load(case["image"]), nib.load(case["label"])
-    assert image.shape == label.shape
-    assert 70 in image.shape
-
-
-def test_reading_is_measured_against_both_others(tmp_path, workspace, monkeypatch):
-    monkeypatch.setattr(bench, "SECONDS", 0.05)
-    small = bench.large_volume
-    monkeypatch.setattr(bench, "large_volume", lambda path, slices: small(path, slices, size=48))
+def test_reading_is_measured_against_both_others(tmp_path, workspace, small_volume):
     found = {what: value for what, value, _ in bench.slice_reads(tmp_path)}
     ours = found["SliceDataset, 256x256, image and label"]
     for name in (
@@ -41,3 +34,21 @@ def test_reading_is_measured_against_both_others(tmp_path, workspace, monkeypatc
     ):
         assert found[name] > 0
     assert ours > 2000
+
+
+def test_one_part_is_chosen_printed_and_kept(workspace, monkeypatch, capsys):
+    def part(folder):
+        """What it measures."""
+        yield "a row", 2.5, "times"
+
+    monkeypatch.setattr(bench, "PARTS", {"one": part, "other": None})
+    monkeypatch.setattr(sys, "argv", ["bench", "--only", "one"])
+    bench.main()
+    printed = capsys.readouterr().out
+    assert "one: What it measures." in printed
+    assert "a row" in printed
+    assert json.loads((workspace / "bench" / "pipeline.json").read_text())["one"] == {"a row": [2.5, "times"]}
+
+
+def test_every_bundle_that_has_a_setting_is_a_part():
+    assert {"steps lits", "steps dce_us"} <= bench.PARTS.keys()

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from networks import NETWORKS, count_parameters
-from pipelines import tracking
+from pipelines import scoring, threshold, tracking
 from pipelines.cli import app
+from pipelines.datasets.reading import Levels
 from tests.conftest import ROOT
 
 
@@ -73,7 +75,7 @@ def test_json_alone_is_on_standard_output(tmp_path):
     ("words", "message"),
     [
         (("check", "lits", "nowhere"), "nowhere, found no such folder"),
-        (("check", "litz", "."), "expected one of the datasets dce_us, lits, found 'litz'"),
+        (("check", "litz", "."), "expected one of the datasets ceus, dce_us, lits, found 'litz'"),
         (("phantom", "lits", "--out", "OTHER"), "choose another --out"),
         (("check", "lits", "nowhere", "--split", "no.json"), "nowhere"),
         (("track", "nowhere"), "expected the folder of a run"),
@@ -114,6 +116,23 @@ def test_track_tells_whether_the_record_was_sent(monkeypatch, capsys, tmp_path, 
     out, err = capsys.readouterr()
     assert ("MLflow has all of it" in out) == sent
     assert ("expected an MLflow server" in err) != sent
+
+
+def test_baseline_prints_the_network_and_the_threshold_in_the_units_of_the_dataset(monkeypatch, tmp_path):
+    truth = np.zeros((8, 8), bool)
+    truth[2:5, 2:5] = True
+    network = [{"case": "benign (1)", **scoring.score_case(truth, truth, (1, 1))}]
+    rows = [{"case": "benign (1)", **scoring.score_case(~truth, truth, (1, 1))}]
+    found = threshold.Comparison((3, 40), Levels("grey levels", 0, 255), rows, network, "pixels")
+    monkeypatch.setattr(threshold, "beside_run", lambda folder: found)
+    result = invoke("baseline", tmp_path)
+    assert result.exit_code == 0
+    first, second = result.output.split("fixed threshold, 3 to 40 grey levels")
+    assert first.strip().startswith("network")
+    assert "1.000 ± 0.000" in first
+    assert "1.000" not in second
+    assert result.output.count("HD95 (pixels)") == 2
+    assert scoring.read_cases(tmp_path / "evaluation/baseline.csv") == rows
 
 
 def test_networks_are_listed_with_paper_and_cost():

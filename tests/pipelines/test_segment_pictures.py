@@ -166,6 +166,15 @@ def test_a_real_dataset_gives_its_images_and_not_its_masks():
     assert benign[0]["case"] == "benign (2)"
 
 
+def test_what_was_drawn_is_no_image_unless_it_is_all_there_is(tmp_path):
+    for name in ("a.png", "a_mask.png", "a_mask_1.png", "a_overlay.png", "b_mask.png", "mask.png"):
+        save(tmp_path / name)
+    assert [case["case"] for case in inputs(tmp_path, "dce_us")] == ["a", "b_mask"]
+    (tmp_path / "lone").mkdir()
+    save(tmp_path / "lone" / "mask.png")
+    assert [case["case"] for case in inputs(tmp_path / "lone", "dce_us")] == ["mask"]
+
+
 def results(shape, pred, case="a"):
     batch = [{"case": case, "original": torch.rand(3, *shape)}]
     return SimpleNamespace(state=SimpleNamespace(batch=batch, output=[{"pred": pred}]))

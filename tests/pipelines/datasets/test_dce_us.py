@@ -340,3 +340,13 @@ class TestRealBusi:
             files = case["label"] if isinstance(case["label"], list) else [case["label"]]
             mask = masks.join({file: masks.read(file) for file in files}, size)
             assert mask.any() != case["case"].startswith("normal")
+
+
+def test_a_case_is_read_as_grey_levels_with_its_lesions(busi):
+    values, truth, spacing = dce_us.read(dce_us.index(busi)[1], [1])
+    np.testing.assert_array_equal(values, np.asarray(picture(1))[..., 0])
+    expected = np.zeros((80, 96), bool)
+    expected[20:50, 30:60] = expected[20:50, 70:80] = True
+    np.testing.assert_array_equal(truth, expected)
+    assert spacing == (1, 1)
+    assert dce_us.LEVELS[1:] == (0, 255)

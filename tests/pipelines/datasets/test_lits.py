@@ -5,6 +5,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from pipelines.datasets import lits
 from pipelines.errors import DataError
@@ -254,3 +255,15 @@ class TestCheck:
     def test_no_data_is_an_error_of_its_own(self, tmp_path):
         with pytest.raises(DataError, match="featherseg phantom lits"):
             lits.check(tmp_path)
+
+
+def test_a_case_is_read_in_hu_with_its_tumours(tmp_path):
+    lits.phantom(tmp_path, cases=1, size=48)
+    case = lits.index(tmp_path)[0]
+    hu, truth, spacing = lits.read(case, [2])
+    image, label = (sitk.ReadImage(case[key]) for key in ("image", "label"))
+    np.testing.assert_array_equal(hu, sitk.GetArrayFromImage(image).T)
+    np.testing.assert_array_equal(truth, sitk.GetArrayFromImage(label).T == 2)
+    assert truth.any()
+    assert spacing == pytest.approx(image.GetSpacing())
+    assert lits.LEVELS == ("HU", -100, 200)

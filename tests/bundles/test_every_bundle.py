@@ -1,0 +1,171 @@
+"""What every bundle does alike, by the commands that its users type."""
+
+import ast
+import json
+import subprocess
+
+import pytest
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
+
+from pipelines.scoring import read_cases
+from tests.bundles.running import (
+    BUNDLES,
+    command,
+    environment,
+    for_inference,
+    run,
+    runs_of,
+    small,
+    train,
+)
+from tests.conftest import ROOT
+
+every_bundle = pytest.mark.parametrize("bundle", BUNDLES)
+
+
+@every_bundle
+def test_training_leaves_all_that_a_run_writes(workspaces, bundle):
+    folder, out = workspaces(bundle)
+    made = folder / "runs" / bundle / "a"
+    names = {path.name for path in made.iterdir()}
+    assert {"model.pt", "last.pt", "config.json", "split.json", "cases.csv", "report.md", "pictures"} <= names
+    assert "epoch 2/2" in out
+    assert json.loads((made / "config.json").read_text())["max_epochs"] == 2
+    assert {path.name for path in folder.iterdir()} >= {"bundles", "data", "mlruns", "mlruns.db", "runs"}
+
+
+@every_bundle
+def test_training_is_tracked(workspaces, bundle):
+    folder, _ = workspaces(bundle)
+    client, found = runs_of(folder, bundle)
+    one = found["a"]
+    assert one.info.status == "FINISHED"
+    params = one.data.params
+    assert (params["max_epochs"], params["network"], params["fold"]) == ("2", "BasicUNet", "0")
+    assert {"parameters", "GMACs", "dataset_fingerprint", "code_version", "seed"} <= params.keys()
+    metrics = one.data.metrics.keys()
+    assert {"train_loss", "lr", "val_dice", "val_iou", "val_hd95", "val_lesions_missed"} <= metrics
+    assert {"val_dice_global", "val_lesions_false", "val_cases_missed"} <= metrics
+    assert len(client.get_metric_history(one.info.run_id, "val_dice")) == 2
+    kept = {artifact.path for artifact in client.list_artifacts(one.info.run_id)}
+    assert {"config.json", "split.json", "model.pt", "report.md", "cases.csv", "pictures"} <= kept
+
+
+@every_bundle
+def test_evaluation_scores_all_cases_of_the_patients_held_out(evaluations, bundle):
+    folder, out = evaluations(bundle)
+    made = folder / "runs" / bundle / "a"
+    assert f"weights: runs/{bundle}/a/model.pt" in out
+    own, grid = (read_cases(made / f"evaluation/{name}.csv") for name in ("cases", "cases_on_grid"))
+    assert [row["case"] for row in own] == [row["case"] for row in grid]
+    assert f"Of {len(own)} cases: missed" in out
+    assert "On the network's grid: Dice" in out
+    held_out = json.loads((made / "split.json").read_text())["folds"][0]
+    assert all(any(patient in row["case"] for patient in held_out) for row in own)
+    assert len(own) == len(held_out) * {"lits": 1, "dce_us": 2, "ceus": 2}[bundle]
+    _, found = runs_of(folder, bundle)
+    assert {"test_dice", "test_grid_dice", "test_hd95"} <= found["a"].data.metrics.keys()
+
+
+@every_bundle
+def test_a_finished_run_is_not_trained_over(workspaces, bundle):
+    folder, _ = workspaces(bundle)
+    out = run(folder, "training", train(bundle), expect=1, run_name="a", max_epochs=2, **small(bundle))
+    assert f"featherseg: expected a new folder for the run, found one in runs/{bundle}/a" in out
+    assert "Traceback" not in out
+
+
+@every_bundle
+def test_the_smoke_experiment_runs(workspaces, bundle):
+    folder, _ = workspaces(bundle)
+    options = {"run_name": f"smoke-{bundle}", "num_folds": 3}
+    # The bundle's own network is part of what is tried, where it takes seconds.
+    run(folder, "training", f"['{train(bundle)}','bundles/common/smoke.json']", **options)
+    assert (folder / f"runs/smoke/smoke-{bundle}/model.pt").is_file()
+    assert not (folder / f"runs/{bundle}/smoke-{bundle}").exists()
+
+
+@pytest.mark.parametrize(("config", "kind"), [("train", "train"), ("inference", "infer")])
+@every_bundle
+def test_no_property_of_a_bundle_is_missing(workspaces, monkeypatch, bundle, config, kind):
+    folder, _ = workspaces(bundle)
+    monkeypatch.chdir(folder)
+    options = small(bundle) if kind == "train" else for_inference(bundle)
+    options = {key: ast.literal_eval(value) for key, value in options.items()}
+    workflow = ConfigWorkflow(
+        f"bundles/{bundle}/{config}.json",
+        workflow_type=kind,
+        logging_file=False,
+        init_id="none",
+        dataset_dir=f"data/{bundle}",
+        **options,
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+@every_bundle
+def test_the_metadata_is_that_of_the_network(tmp_path, monkeypatch, bundle):
+    # The fields that MONAI's schema of 2024-07-25 requires; with a schema at hand, nothing is downloaded.
+    tensor = ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"]
+    top = ["schema", "version", "monai_version", "pytorch_version", "numpy_version"]
+    top += ["required_packages_version", "task", "description", "authors", "copyright", "network_data_format"]
+    io = {"additionalProperties": {"type": "object", "required": tensor}}
+    schema = {
+        "type": "object",
+        "required": top,
+        "properties": {
+            "network_data_format": {"required": ["inputs", "outputs"], "additionalProperties": io}
+        },
+    }
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    monkeypatch.chdir(ROOT)
+    meta = f"bundles/{bundle}/metadata.json"
+    verify_metadata(meta_file=meta, filepath=str(tmp_path / "schema.json"))
+    verify_net_in_out("network_def", meta_file=meta, config_file=train(bundle), device="cpu")
+
+
+@every_bundle
+def test_two_processes_share_the_work(workspaces, bundle):
+    folder, _ = workspaces(bundle)
+    words = command(
+        "training",
+        f"['{train(bundle)}','bundles/common/multi_gpu.json']",
+        launcher=("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29511", "-m"),
+        run_name="two",
+        max_epochs=1,
+        **small(bundle),
+    )
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env=environment(OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("epoch 1/1") == 1
+    # Every validated case once, whichever process had it.
+    one, two = (read_cases(folder / f"runs/{bundle}/{name}/cases.csv") for name in ("a", "two"))
+    assert [row["case"] for row in two] == [row["case"] for row in one]
+    _, found = runs_of(folder, bundle)
+    assert found["two"].info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    "overlay", sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("bundles/*/experiments/*.json"))
+)
+def test_an_overlay_changes_what_is_there(monkeypatch, overlay):
+    monkeypatch.chdir(ROOT)
+    bundle = overlay.split("/")[1]
+    whole, changed = ConfigParser(), ConfigParser()
+    whole.read_config(train(bundle))
+    changed.read_config([train(bundle), overlay])
+    for key, value in json.loads((ROOT / overlay).read_text()).items():
+        parent, _, last = key.replace("#", "::").rpartition("::")
+        known = whole.get(parent) if parent else whole.get()
+        # An argument of the network may be left to its default; anything else has to be known.
+        assert parent == "network_def" or last in known, f"{overlay} sets {key}, of which nothing is known"
+        assert parent == "network_def" or changed.get(key) != whole.get(key) or isinstance(value, str)
