@@ -7,7 +7,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install demo test test-slow lint format bench bench-networks table mlflow clean
+.PHONY: help install demo demo-us ladder ablation test test-slow lint format bench bench-networks table mlflow clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -37,6 +37,43 @@ demo: install  ## phantom, training, evaluation and segmentation in under 5 minu
 	@echo "overlay of a held-out volume: runs/lits/$(NAME)/evaluation/pictures/median.png"
 	@echo "its mask:                     runs/lits/$(NAME)/masks/volume-2_mask.nii.gz"
 	@echo "the run in MLflow:            make mlflow, then open http://127.0.0.1:5000"
+
+demo-us: RUN_IT := $(RUN) -m monai.bundle run
+demo-us: DCE_US := --image_size "[96,96]" --network_def\#group_size 16
+demo-us: CEUS := --image_size "[64,64]" --batch_size 8
+demo-us: NAME := demo-$(shell date +%Y%m%d-%H%M%S)
+demo-us: install  ## the same for both ultrasound bundles
+	$(VENV)/bin/featherseg phantom dce_us --out data/dce_us --cases 24 --size 160
+	$(RUN_IT) training --config_file bundles/dce_us/train.json $(DCE_US) \
+	    --max_epochs 20 --learning_rate 0.001 --run_name $(NAME)
+	$(RUN_IT) evaluating --config_file "['bundles/dce_us/train.json','bundles/common/evaluate.json']" \
+	    $(DCE_US) --run_name $(NAME)
+	$(RUN_IT) inferring --config_file bundles/dce_us/inference.json $(DCE_US) \
+	    --dataset_dir data/dce_us/images/Patient001_img1.png --output_dir runs/dce_us/$(NAME)/masks
+	$(VENV)/bin/featherseg baseline runs/dce_us/$(NAME)
+	$(VENV)/bin/featherseg phantom ceus --out data/ceus --cases 24 --size 96
+	$(RUN_IT) training --config_file bundles/ceus/train.json $(CEUS) --max_epochs 20 --run_name $(NAME)
+	$(RUN_IT) evaluating --config_file "['bundles/ceus/train.json','bundles/common/evaluate.json']" \
+	    $(CEUS) --run_name $(NAME)
+	$(RUN_IT) inferring --config_file bundles/ceus/inference.json $(CEUS) \
+	    --dataset_dir data/ceus/P001 --output_dir runs/ceus/$(NAME)/masks
+	$(VENV)/bin/featherseg baseline runs/ceus/$(NAME)
+	@echo
+	@echo "overlays of held-out images: runs/dce_us/$(NAME)/evaluation/pictures/median.png"
+	@echo "                             runs/ceus/$(NAME)/evaluation/pictures/median.png"
+
+# Small images and few epochs on phantoms; the bundles' own settings take a GPU, or days.
+ladder: SETTING := --image_size "[96,96]" --network_def\#group_size 16 --max_epochs 60 --num_workers 0
+ladder: install  ## the seven rungs of the dce_us bundle's tuning ladder, on its phantom; about half an hour
+	$(VENV)/bin/featherseg phantom dce_us --out data/ladder --cases 40 --size 160
+	$(RUN) -m pipelines.study dce_us ladder_1_start ladder_2_augmentation ladder_3_dice_loss ladder_4_adam \
+	    ladder_5_plateau ladder_6_batch_8 bundle -- --dataset_dir data/ladder $(SETTING)
+
+ablation: SETTING := --image_size "[48,48]" --batch_size 8 --max_epochs 30 --num_workers 0
+ablation: install  ## what each part of the ceus bundle's network adds, on its phantom; about half an hour
+	$(VENV)/bin/featherseg phantom ceus --out data/ablation --cases 36 --size 96
+	$(RUN) -m pipelines.study ceus dual_unet ablation_1_ceus ablation_2_us ablation_3_both ablation_4_csa \
+	    ablation_5_cff bundle --seeds 0 1 2 -- --dataset_dir data/ablation $(SETTING)
 
 test: install  ## the whole test suite
 	$(RUN) -m pytest -m 'not slow'

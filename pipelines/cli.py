@@ -115,7 +115,7 @@ def calipers(
     ] = None,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("calipers.png"),
 ) -> None:
-    """Find burned-in calipers: in your images, as a picture, or in the phantom, where it is known what to find.
+    """Find burned-in calipers: in your images, as a picture, or in the phantom, where they are known.
 
     Example: featherseg calipers data/dce_us --out calipers.png
     """
