@@ -24,8 +24,7 @@ from pipelines.datasets.ceus_faults import write_faults
 from pipelines.datasets.ceus_scan import Scan
 from pipelines.datasets.ceus_screen import Box, Layout, Screen
 from pipelines.datasets.ceus_writers import write_clip
-from pipelines.datasets.phantoms import write_phantom
-from pipelines.errors import DataError
+from pipelines.datasets.phantoms import check_options, write_phantom
 
 GENERATOR = 1  # counts up with every change of what is drawn
 SECONDS = 25
@@ -103,11 +102,7 @@ def phantom(
     Raises:
         DataError: for an option out of range, or where `root` holds anything but an earlier phantom.
     """
-    if cases < 1 or seed < 0 or not 64 <= size <= 512:
-        raise DataError(
-            f"expected at least 1 case, a seed of 0 or more and a size of 64 to 512, found --cases {cases}"
-            f" --seed {seed} --size {size}"
-        )
+    check_options(cases, seed, size, least=64, largest=512)
 
     def make(folder: Path) -> dict:
         quiet = None if progress is None else not progress

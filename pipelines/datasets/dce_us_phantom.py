@@ -12,10 +12,9 @@ from tqdm import tqdm
 from pipelines.datasets import ultrasound_screen as screen
 from pipelines.datasets.dce_us_anatomy import CARCINOMA, CYST, DIFFUSE, FIBROADENOMA, Kind, breast, contact
 from pipelines.datasets.dce_us_faults import write_faults
-from pipelines.datasets.phantoms import write_phantom
+from pipelines.datasets.phantoms import check_options, write_phantom
 from pipelines.datasets.speckle import Probe, b_mode
 from pipelines.datasets.ultrasound_screen import BLUE, WHITE, YELLOW
-from pipelines.errors import DataError
 
 GENERATOR = 1  # counts up with every change of what is drawn
 PARTS = ("images", "masks")
@@ -74,11 +73,7 @@ def phantom(
     Raises:
         DataError: for an option out of range, or where `root` holds anything but an earlier phantom.
     """
-    if cases < 1 or seed < 0 or not 96 <= size <= 1024:
-        raise DataError(
-            f"expected at least 1 case, a seed of 0 or more and a size of 96 to 1024, found --cases {cases}"
-            f" --seed {seed} --size {size}"
-        )
+    check_options(cases, seed, size, least=96, largest=1024)
 
     def make(folder: Path) -> dict:
         quiet = None if progress is None else not progress

@@ -11,8 +11,7 @@ from tqdm import tqdm
 
 from pipelines.datasets.lits_anatomy import abdomen
 from pipelines.datasets.lits_faults import write_faults
-from pipelines.datasets.phantoms import write_phantom
-from pipelines.errors import DataError
+from pipelines.datasets.phantoms import check_options, write_phantom
 
 GENERATOR = 1  # counts up with every change of what is drawn
 
@@ -72,11 +71,7 @@ def phantom(
     Raises:
         DataError: for an option out of range, or where `root` holds anything but an earlier phantom.
     """
-    if cases < 1 or seed < 0 or not 48 <= size <= 512:
-        raise DataError(
-            f"expected at least 1 case, a seed of 0 or more and a size of 48 to 512, found --cases {cases}"
-            f" --seed {seed} --size {size}"
-        )
+    check_options(cases, seed, size, least=48, largest=512)
 
     def make(folder: Path) -> dict:
         quiet = None if progress is None else not progress

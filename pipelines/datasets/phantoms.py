@@ -17,6 +17,19 @@ from pipelines.files import PARTIAL, read_json, write_json, writing_error
 MARKER = "PHANTOM.json"
 
 
+def check_options(cases: int, seed: int, size: int, least: int, largest: int) -> None:
+    """Refuse a phantom that cannot be drawn.
+
+    Raises:
+        DataError: there is no case, the seed is negative, or the size is not one from `least` to `largest`.
+    """
+    if cases < 1 or seed < 0 or not least <= size <= largest:
+        raise DataError(
+            f"expected at least 1 case, a seed of 0 or more and a size of {least} to {largest}, found --cases "
+            f"{cases} --seed {seed} --size {size}"
+        )
+
+
 def write_phantom(root: str | Path, parameters: dict, make: Callable[[Path], dict]) -> bool:
     """Make a phantom's folder, unless it is there already.
 
