@@ -47,10 +47,16 @@ def _pictures(folder: Path) -> list[dict[str, Any]]:
     return datasets.get("dce_us").index(folder)
 
 
+def _key_frames(folder: Path) -> list[dict[str, Any]]:
+    datasets.get("ceus").phantom(folder / "clips", cases=12, size=256, progress=False)
+    return datasets.get("ceus").index(folder / "clips", frames_dir=folder / "frames")
+
+
 # Smaller batches than the bundles' own, so that two cores make a step in a few seconds.
 SETTINGS = {
     "lits": Setting(_volume, {"batch_size": 4}, steps=15),
     "dce_us": Setting(_pictures, {"batch_size": 4}, steps=4),
+    "ceus": Setting(_key_frames, {"batch_size": 4}, steps=4),
 }
 
 

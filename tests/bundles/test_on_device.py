@@ -11,7 +11,7 @@ from pipelines import datasets
 from pipelines.bench_setup import experiment
 
 OVERLAY = ["bundles/common/on_device.json"]
-BUNDLES = ["lits", "dce_us"]
+BUNDLES = ["lits", "dce_us", "ceus"]
 NETWORK = {
     "_target_": "BasicUNet",
     "spatial_dims": 2,
@@ -19,8 +19,8 @@ NETWORK = {
     "out_channels": 1,
     "features": [4, 4, 8, 8, 8, 4],
 }
-SIZE = {"lits": 48, "dce_us": 96}
-CASES = {"lits": 1, "dce_us": 2}
+SIZE = {"lits": 48, "dce_us": 96, "ceus": 64}
+CASES = {"lits": 1, "dce_us": 2, "ceus": 2}
 
 
 @pytest.fixture(scope="module", params=BUNDLES)
@@ -39,7 +39,7 @@ def bundle(request, tmp_path_factory):
         "train#dataset#workers": 0,
         "train#handlers": [],
     }
-    return name, options
+    return name, options | ({"frames_dir": str(folder / "frames")} if name == "ceus" else {})
 
 
 def train(name, overlays=(), **options):
