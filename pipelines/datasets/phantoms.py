@@ -25,8 +25,8 @@ def check_options(cases: int, seed: int, size: int, least: int, largest: int) ->
     """
     if cases < 1 or seed < 0 or not least <= size <= largest:
         raise DataError(
-            f"expected at least 1 case, a seed of 0 or more and a size of {least} to {largest}, found --cases "
-            f"{cases} --seed {seed} --size {size}"
+            f"expected at least 1 case, a seed of 0 or more and a size of {least} to {largest}, found "
+            f"--cases {cases} --seed {seed} --size {size}"
         )
 
 
