@@ -10,12 +10,11 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from enum import Enum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import monai
-import nibabel
 import numpy as np
 import torch
 from monai.data import ImageReader, MetaTensor
@@ -25,8 +24,11 @@ from tqdm import tqdm
 from pipelines.cases import load_case
 from pipelines.errors import DataError
 from pipelines.files import read_json, remove_leftovers, write_bytes, write_json, writing_error
+from pipelines.sources import digest, is_own
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
+# What reads and prepares images; another release may do it otherwise.
+LIBRARIES = ("monai", "torch", "numpy", "scipy", "scikit-image", "nibabel", "itk", "pillow", "pydicom", "av")
 FILES = {"image", "label"}
 NAMES = {"case", "patient"}  # these change nothing of what the files hold
 
@@ -69,7 +71,10 @@ def _is_state(owner: Any, key: str, value: Any) -> bool:
 
 def _source(thing: Any) -> str | None:
     """The code of what does not belong to a versioned package: our transforms, a user's function."""
-    if (thing.__module__ or "").split(".")[0] in ("monai", "torch", "numpy", "builtins"):
+    module = thing.__module__ or ""
+    if is_own(module):
+        return digest(module)
+    if module.split(".")[0] in ("monai", "torch", "numpy", "builtins"):
         return None
     try:
         text = inspect.getsource(thing)
@@ -130,8 +135,7 @@ class VolumeCache:
         self.data = list(data)
         self.folder = Path(folder)
         self.preprocessing = preprocessing
-        versions = [monai.__version__, torch.__version__, np.__version__, nibabel.__version__]
-        recipe = [CACHE_FORMAT, versions, describe(preprocessing)]
+        recipe = [CACHE_FORMAT, {name: version(name) for name in LIBRARIES}, describe(preprocessing)]
         self._recipe = json.dumps(recipe, sort_keys=True)
         self.facts = self._prepare(workers)
 

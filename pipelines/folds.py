@@ -89,6 +89,11 @@ def _held_out(folds: list[list[str]], fold: int) -> set[str]:
 def training_cases(cases: Sequence[Case], folds: list[list[str]], *held_out_folds: int) -> list[Case]:
     """The cases of all patients but those of the folds held out, for testing and perhaps for validation."""
     held_out = set().union(*(_held_out(folds, fold) for fold in held_out_folds))
+    if len(folds) <= len(set(held_out_folds)):
+        raise DataError(
+            f"expected more folds than the {len(folds)} held out, to test and to choose the epoch, so that "
+            "one is left to train on; give --num_folds 3 or more"
+        )
     return [case for case in cases if _patient(case) not in held_out]
 
 

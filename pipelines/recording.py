@@ -101,7 +101,8 @@ class TrainingRecord:
         self.tracker.send()
 
     def epoch_started(self, engine: Engine) -> None:
-        """Start the epoch's sums."""
+        """Start the epoch's sums; its learning rate, since validation may end with another."""
+        self.rate = self.optimizer.param_groups[0]["lr"]
         self.since = time.perf_counter()
         self.loss = torch.zeros((), dtype=torch.float64)
         self.iterations = 0
@@ -118,12 +119,12 @@ class TrainingRecord:
         if idist.get_rank() > 0:
             return
         epoch, seconds = engine.state.epoch, time.perf_counter() - self.since
-        values = {"train_loss": loss, "lr": self.optimizer.param_groups[0]["lr"], "epoch_seconds": seconds}
+        values = {"train_loss": loss, "lr": self.rate, "epoch_seconds": seconds}
         line = f"epoch {epoch}/{engine.state.max_epochs}  loss {loss:.4f}"
         state = self.evaluator.state
         if state.epoch == epoch:
             values.update({key: float(value) for key, value in state.metrics.items()})
-            line += f"  Dice {state.metrics['val_dice']:.3f}  best epoch {state.best_metric_epoch}"
+            line += f"  Dice {state.metrics['val_dice']:.3f}  kept: epoch {state.best_metric_epoch}"
         print(f"{line}  {seconds:.1f} s", flush=True)
         self.tracker.add("metrics", step=epoch, values=values)
         self.tracker.send()

@@ -26,7 +26,7 @@ RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 # What may change when a run goes on: where things are, and what computes them.
 MAY_CHANGE = {
     *("resume", "run_name", "output_dir", "dataset_dir", "cache_dir", "bundle_root", "split_file"),
-    *("device", "amp", "num_workers"),
+    *("frames_dir", "device", "amp", "num_workers", "slices_on"),
 }
 
 

@@ -27,7 +27,7 @@ DICOM = (".dcm", ".dicom", ".ima")  # cut from a case's name; any other ending, 
 DERIVED = re.compile(r"(?:(.+)_)?(?:mask(?:_\d+)?|overlay)")
 
 
-def inputs(path: str | Path, bundle: str) -> list[dict[str, Any]]:
+def inputs(path: str | Path, bundle: str, **options: Any) -> list[dict[str, Any]]:
     """The images that `path` means, as a MONAI datalist with `image` and `case`.
 
     In a folder of any images, pictures are known by their ending (PNG, JPEG, BMP, TIFF) and DICOM files by
@@ -39,6 +39,7 @@ def inputs(path: str | Path, bundle: str) -> list[dict[str, Any]]:
         path: a picture, a DICOM file, a folder of them, or a dataset in its own layout.
         bundle: whose dataset's layout is recognised. Where its module has `entries(file)`, each file goes
             through it, and may give several cases: a clip gives its key frames. Videos are images then too.
+        options: of the dataset's `index` and `entries`, such as how many key frames a clip gives.
 
     Raises:
         DataError: nothing there that can be segmented, or two files whose masks would have one name.
@@ -50,13 +51,13 @@ def inputs(path: str | Path, bundle: str) -> list[dict[str, Any]]:
                 f"expected a picture ({', '.join(SUFFIXES)}), a DICOM file or a folder of them, found "
                 f"{path}; export the image as one of these"
             )
-        return _cases([path], dataset)
+        return _cases([path], dataset, options)
     if not path.is_dir():
         raise DataError(f"expected images to segment at {path}, found nothing there; see --dataset_dir")
     files = [file for file in path.iterdir() if file.is_file() and _is_image(file, dataset)]
     known, reason = [], "found no image in it"
     try:
-        known = dataset.index(str(path), labelled=False)
+        known = dataset.index(str(path), labelled=False, **options)
     except DataError as error:
         reason = str(error)  # not the dataset in its own layout: any folder of images will do
     if known:
@@ -70,7 +71,7 @@ def inputs(path: str | Path, bundle: str) -> list[dict[str, Any]]:
     derived = {stem for stem in stems if (of := DERIVED.fullmatch(stem)) and of[1] in {None, *stems}}
     if derived != stems:  # else a lone picture is called so
         files = [file for file in files if _name(file) not in derived]
-    return _cases(sorted(files, key=lambda file: natural(file.name)), dataset)
+    return _cases(sorted(files, key=lambda file: natural(file.name)), dataset, options)
 
 
 def _without_strangers(
@@ -93,12 +94,12 @@ def _is_image(file: Path, dataset: ModuleType) -> bool:
     return file.suffix.lower() in endings or is_dicom(file)
 
 
-def _cases(files: Iterable[Path], dataset: ModuleType) -> list[dict[str, Any]]:
+def _cases(files: Iterable[Path], dataset: ModuleType, options: dict[str, Any]) -> list[dict[str, Any]]:
     entries: Callable[[str], list[dict[str, Any]]] = getattr(dataset, "entries", _entries)
     cases: list[dict[str, Any]] = []
     sources: dict[str, Path] = {}
     for file in files:
-        for case in entries(str(file)):
+        for case in entries(str(file), **options):
             if first := sources.get(case["case"]):
                 raise DataError(
                     f"expected a name of its own for each image, found {first} and {file}, whose masks would "

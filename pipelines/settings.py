@@ -24,6 +24,10 @@ RULES = {
     "val_interval": ("a whole number from 1 on", _whole),
     "learning_rate": ("a number above 0", lambda value: _number(value) and value > 0),
     "plateau_epochs": ("a whole number from 1 on", _whole),
+    "early_stop_patience": (
+        "null, since the last epoch is the one that is kept",
+        lambda value: value is None,
+    ),
     "frames_per_clip": ("a whole number from 1 on", _whole),
     "candidate_frames": ("a whole number from 1 on", _whole),
     "inputs": (

@@ -3,7 +3,8 @@
     python -m pipelines.study dce_us ladder_1_start ladder_2_augmentation --seeds 0 1 2 -- --max_epochs 20
 
 What follows `--` goes to every training and evaluation. A run that finished is not trained again, so that a
-study can be stopped and started at any time.
+study can be stopped and started at any time. Its runs lie in `runs/BUNDLE-study` and in an experiment of that
+name in MLflow, apart from those that inference looks for.
 """
 
 from __future__ import annotations
@@ -54,11 +55,16 @@ def commands(bundle: str, experiment: str, seed: int, options: Sequence[str]) ->
     """The training and the evaluation of one experiment with one seed, as the words of a command line."""
     run = [sys.executable, "-m", "monai.bundle", "run"]
     files = configs(bundle, experiment)
-    name = ["--run_name", run_name(experiment, seed), *options]
+    name = ["--experiment", f"{bundle}-study", "--run_name", run_name(experiment, seed), *options]
     return {
         "training": [*run, "training", "--config_file", str(files), "--seed", str(seed), *name],
         "evaluating": [*run, "evaluating", "--config_file", str([*files, EVALUATE]), *name],
     }
+
+
+def folder_of(bundle: str) -> Path:
+    """Where the runs of a bundle's studies lie."""
+    return ROOT / f"{bundle}-study"
 
 
 def run_name(experiment: str, seed: int) -> str:
@@ -70,20 +76,29 @@ def carry_out(bundle: str, experiment: str, seed: int, options: Sequence[str]) -
     """Train and evaluate unless that was done before; returns the held-out cases on the network's grid.
 
     Raises:
-        DataError: a command failed; its output is in the log that the message names.
+        DataError: a command failed, whose output is in the log that the message names; or the run is there,
+            but of other options or another overlay.
     """
-    folder = ROOT / bundle / run_name(experiment, seed)
-    log = ROOT / bundle / "study" / f"{folder.name}.log"
+    runs = folder_of(bundle)
+    folder = runs / run_name(experiment, seed)
+    log, asked = runs / "study" / f"{folder.name}.log", runs / "study" / f"{folder.name}.json"
     cases = folder / "evaluation" / "cases_on_grid.csv"
     steps = commands(bundle, experiment, seed, options)
     note = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+    # An overlay may have changed as well as an option.
+    what = {"options": list(options), "files": [read_json(file) for file in configs(bundle, experiment)]}
+    if note and (not asked.is_file() or read_json(asked) != what):
+        raise DataError(
+            f"expected {folder} to be of the same options and overlay as now, found others; remove it to "
+            "train it again"
+        )
     if note.get("status") == FINISHED:
         del steps["training"]
     elif note:
         steps["training"] += ["--resume", "true"]
     if note.get("status") == FINISHED and cases.is_file():
         return scoring.read_cases(cases)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    write_json(asked, what)
     for step, words in steps.items():
         with log.open("a", encoding="utf-8") as output:
             done = subprocess.run(words, stdout=output, stderr=subprocess.STDOUT, check=False)
@@ -150,7 +165,7 @@ def study(
 
 
 def main() -> None:
-    """Run a study, print its table, and keep it in `runs/BUNDLE/study/`."""
+    """Run a study, print its table, and keep it in `runs/BUNDLE-study/study/`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -172,7 +187,7 @@ def main() -> None:
         table.add_row(*line)
     Console(width=120, highlight=False).print(table)
     print("Mean ± standard deviation over runs (seeds), of held-out cases on the network's grid.")
-    folder = ROOT / given.bundle / "study"
+    folder = folder_of(given.bundle) / "study"
     name = f"{given.experiments[0]}_to_{given.experiments[-1]}"
     write_json(folder / f"{name}.json", {"options": options, "seeds": given.seeds, "results": results})
     with written_whole(folder / f"{name}.md") as beside:

@@ -107,8 +107,9 @@ class CaseScores(Metric):
         if spatial == 3:
             parts = [Orientation(axcodes="RAS", labels=None)(part) for part in parts]
         shown: dict[str, Any] = {"spacing": self._spacing(parts[0])}
-        # Colour in ultrasound is what is drawn over a grey image.
-        grey, true, predicted = parts[0].mean(dim=0).numpy(), _mask(parts[1]), _mask(parts[2])
+        # Three channels are the colours of a grey image with marks on it; else the first one is shown.
+        grey = (parts[0].mean(dim=0) if len(parts[0]) == 3 else parts[0][0]).numpy()
+        true, predicted = _mask(parts[1]), _mask(parts[2])
         if spatial == 3:
             shown["numbers"] = report.telling_slices([true, predicted], true.shape)
         if self.display_range is not None:

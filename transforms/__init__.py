@@ -1,4 +1,4 @@
-"""MONAI transforms that MONAI does not have. Imports `monai.transforms` only."""
+"""MONAI transforms that MONAI does not have. Imports nothing of ours."""
 
 from __future__ import annotations
 

@@ -158,22 +158,32 @@ def read(case: dict[str, Any], targets: Sequence[int]) -> tuple[np.ndarray, np.n
 def _all_key_frames(
     patients: list[Patient], root: Path, options: Options, frames_dir: str | Path
 ) -> dict[str, list[Picture]]:
-    """The key frames by patient, read by threads, since decoders let go of the interpreter."""
-    # Each process of a distributed run begins elsewhere and so finds much of the rest done by the others.
-    start = len(patients) * idist.get_rank() // idist.get_world_size()
-    ordered = patients[start:] + patients[:start]
+    """The key frames by patient; each process of a distributed run looks for its share of them.
+
+    All processes have to call this. A file is written by one of them only, so that all see it unchanged.
+    """
 
     def find(patient: Patient) -> list[Picture]:
         panels = patient.panels or panels_file(root)
         return key_frames(patient.clip, patient.name, options, frames_dir, panels)
 
+    found, failure = {}, None
+    own = patients[idist.get_rank() :: idist.get_world_size()]
     quiet = None if idist.get_rank() == 0 else True
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))  # decoders let go of the interpreter
     try:
-        bar = tqdm(pool.map(find, ordered), "key frames", len(ordered), unit="clip", disable=quiet)
-        return {patient.name: frames for patient, frames in zip(ordered, bar, strict=True)}
+        bar = tqdm(pool.map(find, own), "key frames", len(own), unit="clip", disable=quiet)
+        found = {patient.name: frames for patient, frames in zip(own, bar, strict=True)}
+    except DataError as error:
+        failure = str(error)
     finally:
         pool.shutdown(cancel_futures=True)
+    # A process that failed says so before the others go on. In a list, since ignite pads a string to its
+    # characters, not its bytes, which does not hold a path of any script.
+    failure = next((one for (one,) in idist.all_gather([failure]) if one), None)
+    if failure:
+        raise DataError(failure)
+    return {patient.name: found.get(patient.name) or find(patient) for patient in patients}
 
 
 def _label(patient: Patient) -> str | list[str]:

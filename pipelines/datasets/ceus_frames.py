@@ -74,7 +74,8 @@ def key_frames(
     """The key frames of a clip, from an earlier call or found now.
 
     Frames that are pictures stay where they are; those of a clip file are written as PNG below `frames_dir`.
-    Several processes may do so at once, since each file is written whole and with the same content.
+    Each file is written whole, and one that is there is left as it is: its time of change may be part of the
+    key of a cache.
 
     Args:
         clip: a file, or pictures in their order.
@@ -88,18 +89,14 @@ def key_frames(
     """
     given = read_panels(panels) if panels else None
     folder = Path(frames_dir) / _name(clip, patient, options)
-    found = _known(folder, clip)
-    if found is None:
-        seen = watch(clip)
-        chosen = choose(
-            largest_changes(seen.frames, options.candidates), patient, options.count, options.seed
-        )
-        boxes, unsure = find_boxes(seen)
-        found = {"frames": [frame.index for frame in chosen], "panels": boxes, "unsure": unsure}
-        if isinstance(clip, Path):
-            for index, frame in zip(found["frames"], pick(read_clip(clip), found["frames"]), strict=True):
-                with written_whole(_picture(folder, clip, index)) as beside:
-                    Image.fromarray(frame.image).save(beside)
+    known = _known(folder)
+    found = known or _find(clip, patient, options)
+    lacking = [index for index in found["frames"] if not _picture(folder, clip, index).is_file()]
+    if lacking:
+        for index, frame in zip(lacking, pick(read_clip(clip), lacking), strict=True):
+            with written_whole(_picture(folder, clip, index)) as beside:
+                Image.fromarray(frame.image).save(beside)
+    if known is None:
         write_json(folder / FOUND, found)
     boxes = given or found["panels"]
     if boxes is None:
@@ -158,12 +155,21 @@ def _name(clip: Files, patient: str, options: Options) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:20]
 
 
-def _known(folder: Path, clip: Files) -> dict | None:
-    """What an earlier call found, where it is all there."""
-    if not (folder / FOUND).is_file():
+def _known(folder: Path) -> dict | None:
+    """What an earlier call found, or None where nothing whole is."""
+    try:
+        return read_json(folder / FOUND)
+    except DataError:
         return None
-    found = read_json(folder / FOUND)
-    return found if all(_picture(folder, clip, index).is_file() for index in found["frames"]) else None
+
+
+def _find(clip: Files, patient: str, options: Options) -> dict:
+    """The numbers of the key frames and the panels, as they are kept in `found.json`."""
+    seen = watch(clip)
+    candidates = largest_changes(seen.frames, options.candidates)
+    chosen = choose(candidates, patient, options.count, options.seed)
+    boxes, unsure = find_boxes(seen)
+    return {"frames": [frame.index for frame in chosen], "panels": boxes, "unsure": unsure}
 
 
 def _picture(folder: Path, clip: Files, index: int) -> Path:

@@ -110,13 +110,15 @@ def test_the_default_network_is_the_papers(monkeypatch):
     assert sum(parameter.numel() for parameter in network.parameters()) == 7_944_661
 
 
-def test_the_rate_is_halved_after_five_epochs_without_a_better_loss(monkeypatch):
-    scheduler = parsed(monkeypatch, **{"network_def#group_size": 16}).get_parsed_content("lr_scheduler")
-    rates = []
-    for loss in (0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.7):
-        scheduler.step(loss)
-        rates.append(scheduler.optimizer.param_groups[0]["lr"])
-    assert rates == [1e-4] * 6 + [5e-5] * 2
+@pytest.mark.parametrize(("interval", "halved_after"), [(1, 5), (2, 3), (6, 1)])
+def test_the_rate_is_halved_after_five_epochs_without_a_better_loss(monkeypatch, interval, halved_after):
+    options = {"network_def#group_size": 16, "val_interval": interval}
+    scheduler = parsed(monkeypatch, **options).get_parsed_content("lr_scheduler")
+    scheduler.step(0.9)
+    for _ in range(halved_after):
+        assert scheduler.optimizer.param_groups[0]["lr"] == 1e-4
+        scheduler.step(0.9)
+    assert scheduler.optimizer.param_groups[0]["lr"] == 5e-5
 
 
 def test_a_killed_training_goes_on_with_its_plateau_and_its_best_epoch(workspaces):

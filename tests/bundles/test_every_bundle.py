@@ -155,6 +155,33 @@ def test_two_processes_share_the_work(workspaces, bundle):
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train#trainer#max_epochs", 3),
+        ("train#trainer#amp", False),
+        ("train#dataset#data", []),
+        ("train#dataloader#num_workers", 3),
+        ("train#handlers", []),
+        ("validate#evaluator#amp", False),
+        ("validate#dataset#data", []),
+        ("validate#dataloader#num_workers", 3),
+        ("network_def#out_channels", 2),
+        ("optimizer#lr", 1.0),
+        ("loss#reduction", "sum"),
+    ],
+)
+@every_bundle
+def test_what_users_and_other_tools_override_can_be(monkeypatch, bundle, key, value):
+    monkeypatch.chdir(ROOT)
+    parser = ConfigParser()
+    parser.read_config(train(bundle))
+    parser.update({key: value})
+    parser.resolve_macro_and_relative_ids()
+    assert parser.get(key) == value
+    assert '"%' not in json.dumps(parser.get())  # no macro stayed behind
+
+
+@pytest.mark.parametrize(
     "overlay", sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("bundles/*/experiments/*.json"))
 )
 def test_an_overlay_changes_what_is_there(monkeypatch, overlay):

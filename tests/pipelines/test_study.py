@@ -25,7 +25,7 @@ def place(tmp_path, monkeypatch):
     def run(words, stdout, **_):
         said.append(words)
         name = words[words.index("--run_name") + 1]
-        folder = tmp_path / "runs/ceus" / name
+        folder = tmp_path / "runs/ceus-study" / name
         stdout.write("working\nit went wrong\n" if "wrong" in words else "working\n")
         if "training" in words:
             folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def test_every_experiment_is_trained_and_evaluated_with_every_seed(place):
     assert said[0][:4] == [sys.executable, "-m", "monai.bundle", "run"]
     assert said[0][5:] == [
         *("--config_file", "['bundles/ceus/train.json']", "--seed", "0"),
-        *("--run_name", "bundle-seed0", "--max_epochs", "3"),
+        *("--experiment", "ceus-study", "--run_name", "bundle-seed0", "--max_epochs", "3"),
     ]
     overlay = "bundles/ceus/experiments/ablation_1_ceus.json"
     assert said[5][6] == f"['bundles/ceus/train.json', '{overlay}', 'bundles/common/evaluate.json']"
@@ -66,11 +66,25 @@ def test_what_is_done_is_not_done_again_and_what_broke_off_goes_on(place):
     assert len(said) == 2
     study.study("ceus", ["bundle"], [0])
     assert len(said) == 2
-    (folder / "runs/ceus/bundle-seed0/run.json").write_text('{"status": "running"}')
+    (folder / "runs/ceus-study/bundle-seed0/run.json").write_text('{"status": "running"}')
     study.study("ceus", ["bundle"], [0])
     assert said[2][-2:] == ["--resume", "true"]
     assert said[3][4] == "evaluating"
     assert "--resume" not in said[3]
+
+
+def test_a_run_of_other_options_or_another_overlay_is_not_taken_for_this_one(place):
+    folder, said = place
+    study.study("ceus", ["bundle"], [0], ["--max_epochs", "3"])
+    with pytest.raises(DataError, match=r"ceus-study/bundle-seed0 to be of the same options"):
+        study.study("ceus", ["bundle"], [0], ["--max_epochs", "4"])
+    asked = folder / "runs/ceus-study/study/bundle-seed0.json"
+    content = json.loads(asked.read_text())
+    content["files"][0]["learning_rate"] = 7
+    asked.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="the same options and overlay as now"):
+        study.study("ceus", ["bundle"], [0], ["--max_epochs", "3"])
+    assert len(said) == 2
 
 
 def test_a_failure_names_the_log_and_says_its_last_line(place):
@@ -94,7 +108,7 @@ def test_the_command_prints_the_table_and_keeps_it(place, monkeypatch, capsys):
     )
     study.main()
     assert "0.300 ± 0.050" in capsys.readouterr().out
-    kept = folder / "runs/ceus/study/bundle_to_bundle.json"
+    kept = folder / "runs/ceus-study/study/bundle_to_bundle.json"
     assert json.loads(kept.read_text())["options"] == ["--max_epochs", "3"]
     assert "| bundle | 2 | 0.300 ± 0.050 |" in kept.with_suffix(".md").read_text()
 

@@ -1,0 +1,55 @@
+import sys
+
+import pytest
+
+from pipelines import sources
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of ours with a module that leans on others; gives a function that hashes it afresh."""
+    files = {
+        "__init__": "",
+        "top": "import numpy\nfrom .middle import LIMIT, shape\n",
+        "middle": "from cottage import low\nLIMIT = 3\ndef shape(): return low.DEEP\n",
+        "low": "DEEP = 1\n",
+        "aside": "from cottage import top\n",
+    }
+    for name, text in files.items():
+        (tmp_path / "cottage").mkdir(exist_ok=True)
+        (tmp_path / "cottage" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sources, "OWN", ("cottage",))
+
+    def digest(module="cottage.top"):
+        sources.digest.cache_clear()
+        return sources.digest(module)
+
+    yield tmp_path / "cottage", digest
+    sources.digest.cache_clear()
+    for name in [name for name in sys.modules if name.split(".")[0] == "cottage"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("changed", ["top", "middle", "low"])
+def test_a_change_in_any_module_that_is_imported_shows(package, changed):
+    folder, digest = package
+    before = digest()
+    assert digest() == before
+    path = folder / f"{changed}.py"
+    path.write_text(path.read_text() + "# another constant\n")
+    assert digest() != before
+
+
+def test_a_change_elsewhere_does_not(package):
+    folder, digest = package
+    before = digest()
+    (folder / "aside.py").write_text("nothing = 0\n")
+    assert digest() == before
+    assert digest("cottage.aside") != before
+
+
+def test_what_is_ours():
+    assert sources.is_own("transforms.panels")
+    assert not sources.is_own("transformers.panels")
+    assert not sources.is_own("monai.transforms")
