@@ -7,7 +7,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install demo demo-us ladder ablation test test-slow lint format bench bench-networks table mlflow clean
+.PHONY: help install demo demo-us ladder calipers ablation test test-slow lint format bench bench-networks table mlflow clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -52,7 +52,8 @@ demo-us: install  ## the same for both ultrasound bundles
 	    --dataset_dir data/dce_us/images/Patient001_img1.png --output_dir runs/dce_us/$(NAME)/masks
 	$(VENV)/bin/featherseg baseline runs/dce_us/$(NAME)
 	$(VENV)/bin/featherseg phantom ceus --out data/ceus --cases 24 --size 96
-	$(RUN_IT) training --config_file bundles/ceus/train.json $(CEUS) --max_epochs 20 --run_name $(NAME)
+	$(RUN_IT) training --config_file bundles/ceus/train.json $(CEUS) \
+	    --max_epochs 20 --run_name $(NAME)
 	$(RUN_IT) evaluating --config_file "['bundles/ceus/train.json','bundles/common/evaluate.json']" \
 	    $(CEUS) --run_name $(NAME)
 	$(RUN_IT) inferring --config_file bundles/ceus/inference.json $(CEUS) \
@@ -63,11 +64,17 @@ demo-us: install  ## the same for both ultrasound bundles
 	@echo "                             runs/ceus/$(NAME)/evaluation/pictures/median.png"
 
 # Small images and few epochs on phantoms; the bundles' own settings take a GPU, or days.
-ladder: SETTING := --image_size "[96,96]" --network_def\#group_size 16 --max_epochs 60 --num_workers 0
+ladder calipers: SETTING := --dataset_dir data/ladder --image_size "[64,64]" --network_def\#group_size 16 \
+    --max_epochs 60 --early_stop_patience None --num_workers 0
 ladder: install  ## the seven rungs of the dce_us bundle's tuning ladder, on its phantom; about half an hour
 	$(VENV)/bin/featherseg phantom dce_us --out data/ladder --cases 40 --size 160
 	$(RUN) -m pipelines.study dce_us ladder_1_start ladder_2_augmentation ladder_3_dice_loss ladder_4_adam \
-	    ladder_5_plateau ladder_6_batch_8 bundle -- --dataset_dir data/ladder $(SETTING)
+	    ladder_5_plateau ladder_6_batch_8 bundle -- $(SETTING)
+
+calipers: install  ## the dce_us bundle with and without burned-in calipers, on its phantom
+	$(VENV)/bin/featherseg phantom dce_us --out data/ladder --cases 40 --size 160
+	$(VENV)/bin/featherseg calipers
+	$(RUN) -m pipelines.study dce_us bundle calipers_removed --seeds 0 1 2 -- $(SETTING)
 
 ablation: SETTING := --image_size "[48,48]" --batch_size 8 --max_epochs 30 --num_workers 0
 ablation: install  ## what each part of the ceus bundle's network adds, on its phantom; about half an hour

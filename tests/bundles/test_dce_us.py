@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -16,7 +13,7 @@ from scipy import ndimage
 from pipelines import datasets
 from pipelines.datasets import masks
 from pipelines.scoring import read_cases
-from tests.bundles.running import command, environment, for_inference, run, runs_of, small, train
+from tests.bundles.running import for_inference, run, small, train
 from tests.conftest import ROOT, SHARED
 from tests.pipelines.dicom_pictures import PATIENT, write_dicom
 
@@ -119,31 +116,6 @@ def test_the_rate_is_halved_after_five_epochs_without_a_better_loss(monkeypatch,
         assert scheduler.optimizer.param_groups[0]["lr"] == 1e-4
         scheduler.step(0.9)
     assert scheduler.optimizer.param_groups[0]["lr"] == 5e-5
-
-
-def test_a_killed_training_goes_on_with_its_plateau_and_its_best_epoch(workspaces):
-    folder, _ = workspaces("dce_us")
-    options = {**SMALL, "max_epochs": 4, "plateau_epochs": 1}
-    run(folder, "training", TRAIN, run_name="whole", **options)
-    words = command("training", TRAIN, run_name="killed", **options)
-    log = folder / "killed.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(words, cwd=folder, env=environment(), stdout=out, stderr=out)
-    while process.poll() is None and "epoch 2/4" not in log.read_text():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert "epoch 4/4" not in log.read_text()
-    out = run(folder, "training", TRAIN, run_name="killed", resume="true", **options)
-    assert "epoch 4/4" in out and "epoch 1/4" not in out
-    whole, killed = (
-        torch.load(folder / f"runs/dce_us/{n}/last.pt", weights_only=True) for n in ("whole", "killed")
-    )
-    assert all(torch.equal(value, killed["network"][key]) for key, value in whole["network"].items())
-    assert whole["lr_scheduler"] == killed["lr_scheduler"]
-    assert whole["best"] == killed["best"]
-    _, found = runs_of(folder, "dce_us")
-    assert found["killed"].info.status == "FINISHED"
 
 
 @pytest.fixture(scope="module")

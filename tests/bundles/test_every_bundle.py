@@ -2,9 +2,12 @@
 
 import ast
 import json
+import signal
 import subprocess
+import time
 
 import pytest
+import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 
 from pipelines.scoring import read_cases
@@ -125,15 +128,45 @@ def test_the_metadata_is_that_of_the_network(tmp_path, monkeypatch, bundle):
     verify_net_in_out("network_def", meta_file=meta, config_file=train(bundle), device="cpu")
 
 
+# Of lits, test_resume.py has more.
+@pytest.mark.parametrize(("bundle", "options"), [("dce_us", {"plateau_epochs": 1}), ("ceus", {})])
+def test_a_killed_training_ends_as_one_that_was_not(workspaces, bundle, options):
+    folder, _ = workspaces(bundle)
+    options = {**small(bundle), "max_epochs": 4, **options}
+    run(folder, "training", train(bundle), run_name="whole", **options)
+    log = folder / "killed.log"
+    with log.open("w") as out:
+        words = command("training", train(bundle), run_name="killed", **options)
+        process = subprocess.Popen(words, cwd=folder, env=environment(), stdout=out, stderr=out)
+    while process.poll() is None and "epoch 2/4" not in log.read_text():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert "epoch 4/4" not in log.read_text()
+    out = run(folder, "training", train(bundle), run_name="killed", resume="true", **options)
+    assert "epoch 4/4" in out
+    assert "epoch 1/4" not in out
+    kept = (folder / f"runs/{bundle}/{name}/last.pt" for name in ("whole", "killed"))
+    whole, killed = (torch.load(path, weights_only=True) for path in kept)
+    assert all(torch.equal(value, killed["network"][key]) for key, value in whole["network"].items())
+    assert whole["lr_scheduler"] == killed["lr_scheduler"]
+    assert whole["best"] == killed["best"]
+    _, found = runs_of(folder, bundle)
+    assert found["killed"].info.status == "FINISHED"
+
+
 @every_bundle
 def test_two_processes_share_the_work(workspaces, bundle):
     folder, _ = workspaces(bundle)
+    # Nothing is prepared yet, so that both begin with it.
+    fresh = {"cache_dir": "fresh/cache", **({"frames_dir": "fresh/frames"} if bundle == "ceus" else {})}
     words = command(
         "training",
         f"['{train(bundle)}','bundles/common/multi_gpu.json']",
         launcher=("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29511", "-m"),
         run_name="two",
         max_epochs=1,
+        **fresh,
         **small(bundle),
     )
     done = subprocess.run(
