@@ -180,7 +180,9 @@ def load_weights(
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise DataError(f"expected weights in {path}, found a file that does not load ({error})") from error
+        raise DataError(
+            f"expected weights in {path}, found a file that PyTorch does not load as such; see --checkpoint"
+        ) from error
     load_state(network, state.get("network", state), path)
     print(f"weights: {path}")
     return network

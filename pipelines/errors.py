@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from types import TracebackType
 
+UNKNOWN_CLASS = "Cannot locate class or function path"  # as MONAI says of a `_target_`
+
 
 class DataError(ValueError):
     """Something outside the program is not as it has to be: a file, a folder, an option.
@@ -23,7 +25,13 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def user_message(error: BaseException | None) -> str | None:
     """The message of the `DataError` that caused `error`, or None where a bug did."""
-    return next((str(cause) for cause in causes(error) if isinstance(cause, DataError)), None)
+    for cause in causes(error):
+        if isinstance(cause, DataError):
+            return str(cause)
+        if isinstance(cause, ModuleNotFoundError) and str(cause).startswith(UNKNOWN_CLASS):
+            name = str(cause).removeprefix(UNKNOWN_CLASS).strip(" :'.")
+            return f"expected a class that can be imported, found {name}; see `featherseg networks` for ours"
+    return None
 
 
 def one_line_errors() -> None:

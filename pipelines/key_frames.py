@@ -11,12 +11,11 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from pipelines.clips import Frame, read_clip
+from pipelines.clips import Frame
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
@@ -97,30 +96,3 @@ def pick(frames: Iterable[Frame], indices: Iterable[int]) -> list[Frame]:
     wanted = set(indices)
     numbered = enumerate(islice(frames, max(wanted, default=-1) + 1))
     return [frame for index, frame in numbered if index in wanted]
-
-
-def key_frames(
-    clip: str | Path | Sequence[str | Path],
-    patient: str,
-    count: int = 2,
-    candidates: int = 40,
-    per_second: float = 1.0,
-    seed: int = 0,
-    frames_per_second: float | None = None,
-) -> list[KeyFrame]:
-    """The key frames of one clip: sampled, the largest changes among them, and `count` of these at random.
-
-    Args:
-        clip: as `read_clip` takes it; `pick(read_clip(clip), indices)` gives the pictures.
-        patient: whom it shows; only to draw by.
-        count: how many to choose.
-        candidates: how many frames with large changes to choose from.
-        per_second: how many frames a second to look at.
-        seed: another seed, another choice.
-        frames_per_second: as for `read_clip`.
-
-    Raises:
-        DataError: the clip cannot be read.
-    """
-    found = largest_changes(changes(sample(read_clip(clip, frames_per_second), per_second)), candidates)
-    return choose(found, patient, count, seed)

@@ -124,6 +124,7 @@ class TrainingRecord:
         state = self.evaluator.state
         if state.epoch == epoch:
             values.update({key: float(value) for key, value in state.metrics.items()})
+            line += f"  validation {state.metrics['val_loss']:.4f}" if "val_loss" in state.metrics else ""
             line += f"  Dice {state.metrics['val_dice']:.3f}  kept: epoch {state.best_metric_epoch}"
         print(f"{line}  {seconds:.1f} s", flush=True)
         self.tracker.add("metrics", step=epoch, values=values)
@@ -146,8 +147,8 @@ class TrainingRecord:
                 if (folder / "pictures" / f"{name}.png").is_file():
                     pictures[caption] = folder / "pictures" / f"{name}.png"
             facts = {**self.run.note["facts"], "seed": self.run.note["values"].get("seed")}
-            facts |= {"fold": self.run.note["fold"], "best epoch": self.evaluator.state.best_metric_epoch}
-            title = f"{self.run.bundle}: held-out cases at the best epoch, on the network's grid"
+            facts |= {"fold": self.run.note["fold"], "epoch kept": self.evaluator.state.best_metric_epoch}
+            title = f"{self.run.bundle}: held-out cases at the epoch kept, on the network's grid"
             report.write_report(folder, title, scoring.summarize(rows), rows, facts, pictures, self.unit)
         for name in ("cases.csv", "report.md", BEST):
             self.tracker.add("artifact", path=name)

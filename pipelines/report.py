@@ -27,6 +27,8 @@ from pipelines.scoring import binary_mask, cells, headings, mean_and_spread, not
 # Of the palette of Okabe and Ito (2008), which the colour-blind can tell apart too; both stand out on grey.
 TRUTH, PREDICTION, ALARM = "#56B4E9", "#E69F00", "#D55E00"
 
+DPI = 120
+
 PANELS = (
     ("Loss", ("loss",), "linear"),
     ("Overlap", ("dice", "iou"), "linear"),
@@ -50,6 +52,7 @@ def overlay(
     title: str | None = None,
     spacing: Sequence[float] | None = None,
     numbers: Sequence[int] | None = None,
+    colour: bool = False,
 ) -> None:
     """Draw the outlines of the true and the predicted lesions over the image.
 
@@ -59,12 +62,14 @@ def overlay(
     and axis 1 down, as MONAI reads it; a single slice of a volume is therefore passed as (X, Y, 1).
 
     Args:
-        image: grey values in display range, (X, Y, Z) or (X, Y); the least is black and the largest white.
+        image: grey values in display range, (X, Y, Z) or (X, Y); the least is black and the largest white. A
+            picture in colour is (X, Y, 3), uint8, and shown as it is.
         truth, prediction: binary masks of the same shape, or None.
         path: the PNG to write.
         title: a line above. It is burned into the picture, so it names no patient: `case 3`.
         spacing: distance of voxel centres along each axis, in mm or pixels; 1 if not given.
         numbers: where the slices of `image` were in the volume that they were taken from; all are shown.
+        colour: the image is in colour.
 
     Raises:
         DataError: the shapes differ, a mask is not binary, or the image has not 2 or 3 axes.
@@ -74,27 +79,29 @@ def overlay(
         raise DataError(
             f"expected an image with 2 or 3 axes, found the shape {image.shape}; choose a channel"
         )
-    spacing = [1.0] * image.ndim if spacing is None else [float(step) for step in spacing]
+    shape, volume = image.shape[: 2 if colour else None], image.ndim == 3 and not colour
+    spacing = [1.0] * len(shape) if spacing is None else [float(step) for step in spacing]
     masks = [
         (name, colour, binary_mask(mask, f"the {name}"))
         for name, colour, mask in (("truth", TRUTH, truth), ("prediction", PREDICTION, prediction))
         if mask is not None
     ]
     for name, _, mask in masks:
-        if mask.shape != image.shape:
-            raise DataError(f"expected a {name} of the image's shape {image.shape}, found {mask.shape}")
+        if mask.shape != shape:
+            raise DataError(f"expected a {name} of the image's shape {shape}, found {mask.shape}")
 
     slices: list[Any] = [...]
-    if image.ndim == 3:
+    if volume:
         telling = telling_slices([mask for _, _, mask in masks], image.shape)
         slices = telling if numbers is None else list(range(len(numbers)))
     width, height = image.shape[0] * spacing[0], image.shape[1] * spacing[1]
-    inches = 4.5 / max(width, height)
+    # A picture is never shown with fewer pixels than it has.
+    inches = (4.5 if volume else max(4.5, max(shape) / DPI / 0.9)) / max(width, height)
     figure = Figure(
         figsize=(max(width * inches, 2.5) * len(slices), height * inches + 0.9), layout="constrained"
     )
     for axes, index in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices, strict=True):
-        _show(axes, image if index is ... else image[..., index], image.ndim == 3, spacing[1] / spacing[0])
+        _show(axes, image if index is ... else image[..., index], volume, spacing[1] / spacing[0])
         axes.images[0].set_clim(float(image.min()), float(image.max()))
         for _, colour, mask in masks:
             _outline(axes, mask if index is ... else mask[..., index], colour)
@@ -245,13 +252,14 @@ def write_report(
     ]
     lesions = [summary[key] for key in ("lesions", "lesions_found", "lesions_missed", "lesions_false")]
     lesions += [f"{summary['lesion_sensitivity']:.3f}", f"{summary['lesions_false_per_case']:.2f}"]
+    point = "pixel" if unit == "pixels" else "voxel"
     parts = [
         f"# {_cell(title)}",
         markdown(["", ""], facts.items()),
         "## Scores",
-        markdown(["", "mean ± standard deviation", "all voxels", "missed", "false alarm"], scores),
+        markdown(["", "mean ± standard deviation", f"all {point}s", "missed", "false alarm"], scores),
         markdown(["lesions", "found", "missed", "false", "sensitivity", "false per case"], [lesions]),
-        POLICY,
+        POLICY.replace("voxel", point),
         *(f"![{_cell(caption)}]({_link(file, folder)})\n\n{caption}" for caption, file in pictures.items()),
         "## Cases",
         markdown(
@@ -265,7 +273,7 @@ def write_report(
 
 
 def _show(axes: Axes, image: np.ndarray, radiological: bool, aspect: float) -> None:
-    axes.imshow(image.T, cmap="gray", origin="upper", aspect=aspect, interpolation="nearest")
+    axes.imshow(image.swapaxes(0, 1), cmap="gray", origin="upper", aspect=aspect, interpolation="nearest")
     axes.set_axis_off()
     axes.autoscale(False)  # or an outline at the border would widen the view
     if radiological:
@@ -295,7 +303,7 @@ def _is_number(value: Any) -> bool:
 def _save(figure: Figure, path: str | Path) -> None:
     FigureCanvasAgg(figure)
     with written_whole(path) as beside:
-        figure.savefig(beside, dpi=120, format="png")
+        figure.savefig(beside, dpi=DPI, format="png")
 
 
 def _cell(text: Any) -> str:

@@ -20,7 +20,6 @@ from pipelines.datasets.checking import natural
 from pipelines.datasets.masks import SUFFIXES, size_text
 from pipelines.errors import DataError
 from pipelines.files import written_whole
-from pipelines.key_frames import LUMA
 
 DICOM = (".dcm", ".dicom", ".ima")  # cut from a case's name; any other ending, or none, is part of it
 # What belongs to the picture whose stem it starts with; with no stem before it, to all of its folder.
@@ -31,9 +30,9 @@ def inputs(path: str | Path, bundle: str, **options: Any) -> list[dict[str, Any]
     """The images that `path` means, as a MONAI datalist with `image` and `case`.
 
     In a folder of any images, pictures are known by their ending (PNG, JPEG, BMP, TIFF) and DICOM files by
-    their ending or their content. Other files, such as tables and notes, may lie beside them; they, hidden
-    files, a DICOMDIR and sub-folders are not looked at, and `a_mask.png`, `a_mask_1.png` and `a_overlay.png`
-    beside `a.png`, or `mask.png` beside anything, are taken for what was drawn on it, not for images.
+    their ending or their content. Other files, such as tables and notes, may lie beside them and are listed
+    as left out; hidden files and sub-folders are not looked at. What was drawn on an image is none itself:
+    `a_mask.png`, `a_mask_1.png` and `a_overlay.png` beside `a.png`, and `mask.png` beside anything.
 
     Args:
         path: a picture, a DICOM file, a folder of them, or a dataset in its own layout.
@@ -45,28 +44,33 @@ def inputs(path: str | Path, bundle: str, **options: Any) -> list[dict[str, Any]
         DataError: nothing there that can be segmented, or two files whose masks would have one name.
     """
     path, dataset = Path(path), datasets.get(bundle)
+    clips = f", a video ({', '.join(VIDEOS)})" if hasattr(dataset, "entries") else ""
+    kinds = f"a picture ({', '.join(SUFFIXES)}), a DICOM file{clips}"
     if path.is_file():
         if not _is_image(path, dataset):
             raise DataError(
-                f"expected a picture ({', '.join(SUFFIXES)}), a DICOM file or a folder of them, found "
-                f"{path}; export the image as one of these"
+                f"expected {kinds} or a folder of them, found {path}; give it its ending, or export the "
+                "image as one of these"
             )
         return _cases([path], dataset, options)
     if not path.is_dir():
         raise DataError(f"expected images to segment at {path}, found nothing there; see --dataset_dir")
-    files = [file for file in path.iterdir() if file.is_file() and _is_image(file, dataset)]
-    known, reason = [], "found no image in it"
+    there = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in there if _is_image(file, dataset)]
+    known, reason = [], ""
     try:
         known = dataset.index(str(path), labelled=False, **options)
     except DataError as error:
-        reason = str(error)  # not the dataset in its own layout: any folder of images will do
+        # Not the dataset in its own layout: any folder of images will do.
+        if any(one.is_dir() for one in path.iterdir()):
+            reason = f"; nor is it the data of {bundle}: {error}"
     if known:
         return _without_strangers(path, known, files, dataset)
     if not files:
-        raise DataError(
-            f"expected pictures ({', '.join(SUFFIXES)}) or DICOM files in {path}, found none; nor is it the "
-            f"data of {bundle}: {reason}"
-        )
+        raise DataError(f"expected in {path} {kinds}, found none{reason}")
+    left = sorted(file.name for file in set(there) - set(files))
+    if left:
+        print(f"left out of {path}, as neither picture nor DICOM: {', '.join(left)}")
     stems = {_name(file) for file in files}
     derived = {stem for stem in stems if (of := DERIVED.fullmatch(stem)) and of[1] in {None, *stems}}
     if derived != stems:  # else a lone picture is called so
@@ -88,7 +92,7 @@ def _without_strangers(
 
 
 def _is_image(file: Path, dataset: ModuleType) -> bool:
-    if file.name.startswith(".") or file.name == "DICOMDIR":
+    if file.name == "DICOMDIR":
         return False
     endings = (*SUFFIXES, *DICOM, *(VIDEOS if hasattr(dataset, "entries") else ()))
     return file.suffix.lower() in endings or is_dicom(file)
@@ -156,7 +160,8 @@ class PictureMasks:
             with written_whole(path) as beside:
                 Image.fromarray(mask.T.astype(np.uint8) * np.uint8(255)).save(beside)
             picture = path.with_name(f"{source['case']}_overlay.png")
-            report.overlay(np.tensordot(LUMA, original, 1), None, mask, picture)
+            shown = np.moveaxis(original, 0, -1).astype(np.uint8)
+            report.overlay(shown, None, mask, picture, colour=True)
             print(f"{path}: {_share(mask)}, picture {picture}")
 
 

@@ -107,14 +107,15 @@ class CaseScores(Metric):
         if spatial == 3:
             parts = [Orientation(axcodes="RAS", labels=None)(part) for part in parts]
         shown: dict[str, Any] = {"spacing": self._spacing(parts[0])}
-        # Three channels are the colours of a grey image with marks on it; else the first one is shown.
-        grey = (parts[0].mean(dim=0) if len(parts[0]) == 3 else parts[0][0]).numpy()
-        true, predicted = _mask(parts[1]), _mask(parts[2])
+        image, true, predicted = parts[0].numpy(), _mask(parts[1]), _mask(parts[2])
         if spatial == 3:
             shown["numbers"] = report.telling_slices([true, predicted], true.shape)
-        if self.display_range is not None:
-            grey = np.clip(grey, *self.display_range)
-        for name, array in (("image", grey), ("truth", true), ("prediction", predicted)):
+        if spatial == 2 and len(image) == 3:
+            shown["colour"] = True
+            image = np.moveaxis(np.rint(image * (1 if image.max() > 1 else 255)).astype(np.uint8), 0, -1)
+        else:
+            image = image[0] if self.display_range is None else np.clip(image[0], *self.display_range)
+        for name, array in (("image", image), ("truth", true), ("prediction", predicted)):
             shown[name] = array[..., shown["numbers"]] if spatial == 3 else array
         return shown
 
@@ -131,13 +132,16 @@ def write_pictures(scores: CaseScores, folder: Path) -> dict[str, Path]:
     """
     chart = folder / "cases.png"
     report.case_chart(scores.rows, chart)
-    own = sorted((row for row in scores.rows if row["case"] in scores.shown), key=lambda row: row["dice"])
+    numbered = [
+        (number, row) for number, row in enumerate(scores.rows, start=1) if row["case"] in scores.shown
+    ]
+    own = sorted(numbered, key=lambda one: one[1]["dice"])
     pictures = {"Dice of each case": chart}
     chosen = {"worst": 0, "median": len(own) // 2, "best": len(own) - 1} if own else {}
     for title, place in chosen.items():
-        row = own[place]
+        number, row = own[place]
         path = folder / f"{title}.png"
-        caption = f"{title} case, Dice {row['dice']:.2f}"
+        caption = f"{title} case (no. {number}), Dice {row['dice']:.2f}"
         report.overlay(**scores.shown[row["case"]], path=path, title=caption)
         pictures[caption.capitalize()] = path
     return pictures

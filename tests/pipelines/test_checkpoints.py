@@ -162,5 +162,5 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(trained):
     with pytest.raises(DataError, match="found no such file"):
         load_weights(torch.nn.Linear(2, 3), path.with_name("none.pt"), {})
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataError, match="found a file that does not load"):
+    with pytest.raises(DataError, match="found a file that PyTorch does not load"):
         load_weights(torch.nn.Linear(2, 3), path, {"window": [0, 1]})

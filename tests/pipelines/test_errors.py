@@ -1,6 +1,9 @@
 import subprocess
 import sys
 
+import pytest
+from monai.bundle import ConfigParser
+
 from pipelines.errors import DataError, user_message
 from tests.conftest import ROOT
 
@@ -31,3 +34,13 @@ def test_a_bug_keeps_its_traceback():
     assert "Traceback" in run("KeyError").stderr
     assert user_message(KeyError("a")) is None
     assert user_message(DataError("a")) == "a"
+
+
+def test_a_class_that_is_not_there_is_named_in_one_line():
+    parser = ConfigParser({"network": {"_target_": "networks.Nope"}})
+    with pytest.raises(Exception) as raised:
+        parser.get_parsed_content("network")
+    assert user_message(raised.value).startswith(
+        "expected a class that can be imported, found networks.Nope;"
+    )
+    assert user_message(ModuleNotFoundError("No module named 'nope'")) is None

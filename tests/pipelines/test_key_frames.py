@@ -4,11 +4,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from pipelines.clips import Frame, read_clip
-from pipelines.errors import DataError
-from pipelines.key_frames import KeyFrame, changes, choose, key_frames, largest_changes, pick, sample
+from pipelines.clips import Frame
+from pipelines.key_frames import KeyFrame, changes, choose, largest_changes, pick, sample
 
 
 def clip(times, levels=None):
@@ -94,26 +92,3 @@ def test_pick_reads_no_further_than_it_must():
 
     assert [frame.time for frame in pick(frames(), [4, 2, 2])] == [2, 4]
     assert pick(clip(range(3)), []) == []
-
-
-def test_key_frames_of_a_clip_on_disk(tmp_path):
-    """40 frames at 2 a second; at full seconds the level jumps by 10 at 3, 4 and 11 s, and by 1 elsewhere."""
-    level = 0
-    for n in range(40):
-        if n % 2 == 0:
-            level += 10 if n // 2 in (3, 4, 11) else 1
-        noise = 100 if n % 2 else 0  # between the seconds, which nobody looks at
-        Image.fromarray(np.full((8, 9, 3), level + noise, np.uint8)).save(tmp_path / f"frame {n}.png")
-    found = key_frames(tmp_path, "P7", candidates=3, count=3, frames_per_second=2)
-    assert [frame.index for frame in found] == [6, 8, 22]
-    assert [frame.time for frame in found] == [3, 4, 11]
-    assert [frame.change for frame in found] == pytest.approx([10, 10, 10], abs=1e-3)
-    two = key_frames(tmp_path, "P7", candidates=3, frames_per_second=2)
-    assert len(two) == 2 and set(two) < set(found)
-    pictures = pick(read_clip(tmp_path, 2), [frame.index for frame in two])
-    assert [picture.time for picture in pictures] == [frame.time for frame in two]
-
-
-def test_what_is_wrong_with_the_clip_is_said(tmp_path):
-    with pytest.raises(DataError, match="found none"):
-        key_frames(tmp_path, "P1")

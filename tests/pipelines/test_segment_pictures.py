@@ -141,8 +141,7 @@ def test_the_overlay_shows_the_picture_upright_with_the_lesions_outline(tmp_path
     assert (outline[:, 1].max() - left) / scale == pytest.approx(200 // 2, abs=4)
     assert (outline[:, 0].max() - top) / scale == pytest.approx(100 // 3, abs=4)
     inside = shown[top + int(15 * scale), left + int(70 * scale)]
-    assert np.ptp(inside) == 0
-    assert inside[0] > 200
+    assert np.abs(inside - values[15, 70]).max() <= 3  # in its colours
 
 
 @pytest.mark.skipif(not (SHARED / "busi").is_dir(), reason="no BUSI images beside the project")
@@ -210,7 +209,7 @@ def test_a_full_disk_leaves_no_half_mask(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_and_a_folder_of_them(tmp_path):
+def test_a_file_and_a_folder_of_them(tmp_path, capsys):
     for name in ("b10.png", "b9.JPG", "a.tiff"):
         save(tmp_path / name)
     write_dicom(tmp_path / "1.2.3", BLACK)
@@ -221,6 +220,7 @@ def test_a_file_and_a_folder_of_them(tmp_path):
     (tmp_path / "sub").mkdir()
     found = inputs(tmp_path, "dce_us")
     assert [case["case"] for case in found] == ["1.2.3", "1.2.4", "a", "b9", "b10"]
+    assert capsys.readouterr().out.strip().endswith("DICOM: DICOMDIR, Thumbs.db, groups.csv, notes.txt")
     assert found[3] == {"image": str(tmp_path / "b9.JPG"), "case": "b9"}
     assert inputs(tmp_path / "1.2.3", "dce_us") == [{"image": str(tmp_path / "1.2.3"), "case": "1.2.3"}]
 
@@ -253,13 +253,11 @@ def test_what_cannot_be_segmented_is_named(tmp_path):
         inputs(tmp_path / "notes.txt", "dce_us")
     with pytest.raises(DataError, match=r"at .*none, found nothing there; see --dataset_dir"):
         inputs(tmp_path / "none", "dce_us")
-    with pytest.raises(
-        DataError, match=r"expected pictures .* found none; nor is it the data of dce_us: expe"
-    ):
+    with pytest.raises(DataError, match=r"expected in .* a picture .*, a DICOM file, found none$"):
         inputs(tmp_path, "dce_us")
     (tmp_path / "masks only" / "images").mkdir(parents=True)
     save(tmp_path / "masks only" / "masks" / "Patient001_img1.png")
-    with pytest.raises(DataError, match=r"masks only, found none; .* found no image in it"):
+    with pytest.raises(DataError, match=r"masks only a picture .* found none$"):
         inputs(tmp_path / "masks only", "dce_us")
     save(tmp_path / "a.png")
     save(tmp_path / "a.jpg")
@@ -300,5 +298,5 @@ def test_a_dataset_may_make_several_cases_of_a_file(tmp_path, monkeypatch):
 
 def test_a_video_is_no_image_for_a_dataset_of_pictures(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"a clip")
-    with pytest.raises(DataError, match=r"found .*a.mp4; export the image"):
+    with pytest.raises(DataError, match=r"found .*a.mp4; give it its ending"):
         inputs(tmp_path / "a.mp4", "dce_us")

@@ -117,8 +117,8 @@ def test_pictures_of_two_axes_are_scored_in_pixels_and_shown_whole():
     scores.update((source, {"grid": MetaTensor(prediction)}))
     assert scores.rows[0]["hd95"] == 4
     assert scores.rows[0]["truth_area"] == 3
-    assert scores.shown["a"]["image"].shape == (20, 30)
-    assert scores.shown["a"]["image"].max() == 30
+    assert scores.shown["a"]["image"].shape == (20, 30, 3)
+    assert scores.shown["a"]["image"][4, 5].tolist() == [10, 20, 60]
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(2, 3), (3, 4), (None, 9)])
