@@ -4,8 +4,14 @@
 
     cases = datasets.get("lits").index("data/lits")
 
-A dataset's module has `index(root)`, its cases as a MONAI datalist, `check(root)`, what is wrong with the
-data, and `phantom(root)`, which writes data in the same layout.
+A dataset's module has
+
+- `index(root)`: its cases as a MONAI datalist;
+- `check(root)`: what is wrong with the data;
+- `phantom(root)`: writes data in the same layout;
+- `read(case, targets)`: a case's values, the mask of its lesions and the spacing, for a plain threshold;
+- `LEVELS`: the values that such a threshold is looked for in, see `reading.Levels`;
+- optionally `entries(file)`: what a file gives to segment, where that is not just the one image it holds.
 """
 
 from __future__ import annotations

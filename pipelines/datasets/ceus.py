@@ -30,9 +30,8 @@ from pipelines.errors import DataError
 from pipelines.panels import read_panels
 from transforms.panels import PanelError, SplitDualPanel
 
-__all__ = ["LABELS", "LEVELS", "check", "entries", "index", "phantom", "read"]
+__all__ = ["LEVELS", "check", "entries", "index", "phantom", "read"]
 
-LABELS = {0: "background", 1: "lesion"}
 LEVELS = GREY_LEVELS  # of the contrast panel
 FRAMES_DIR = "runs/ceus/frames"
 ENDINGS = (*VIDEOS, *PICTURES, ".dcm", ".dicom", ".ima")  # of 1.2.840.113 nothing is an ending
@@ -66,13 +65,13 @@ def index(
 
     Raises:
         DataError: where there is no data, a clip or a mask is missing, there are two clips, one cannot be
-            read, or its panels are not found for sure.
+            read, its panels are not found for sure, or data lies beside a phantom.
     """
     root = Path(root)
     patients, findings = discover(root)
     hint = f"; see all that is wrong with: featherseg check ceus {root}"
     for finding in findings:
-        if finding.severity == "error" and (labelled or finding.kind != "unlabelled"):
+        if finding.severity == "error" and (labelled or finding.kind not in ("unlabelled", "phantom")):
             raise DataError(f"{root / finding.file}: {finding.message}{hint}")
     options = Options(count, candidates, seed)
     found = _all_key_frames(patients, root, options, frames_dir)
@@ -132,14 +131,17 @@ def entries(
 
 
 def read(case: dict[str, Any], targets: Sequence[int]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """The luminance of a key frame's contrast panel and the part of the mask that lies on it.
+    """The luminance of a key frame on its contrast panel, and its mask.
+
+    The whole frame, as a network's masks are of: a missed lesion costs the frame's diagonal.
 
     Args:
         case: an entry of `index`.
         targets: the labels that are lesion; in a mask drawn as a picture it is 1.
 
     Returns:
-        As `reading.read_picture`, of the panel's height and width.
+        The luminance, int16, shape (height, width), -1 outside the contrast panel, which is below all
+        `LEVELS`; the mask, bool, of the same shape; the distance of pixels along each axis, 1.
 
     Raises:
         DataError: names the file that cannot be read, the mask whose size is not its frame's, or the frame
@@ -151,8 +153,9 @@ def read(case: dict[str, Any], targets: Sequence[int]) -> tuple[np.ndarray, np.n
     except PanelError as error:
         raise DataError(f"{case['image']}: {error}") from error
     top, left, height, width = boxes.contrast
-    panel = np.s_[top : top + height, left : left + width]
-    return values[panel], truth[panel], spacing
+    panel, levels = np.s_[top : top + height, left : left + width], np.full(values.shape, -1, np.int16)
+    levels[panel] = values[panel]
+    return levels, truth, spacing
 
 
 def _all_key_frames(

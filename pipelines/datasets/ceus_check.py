@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,18 +15,16 @@ import pydicom
 from PIL import Image
 
 from pipelines.clips import DICOM_ERRORS, FOLDER_RATE, VIDEOS, read_clip
-from pipelines.datasets import checking, masks, repeats
+from pipelines.datasets import checking, mask_check, masks, repeats
 from pipelines.datasets.ceus_frames import Boxes, Files, find_boxes, watch
-from pipelines.datasets.ceus_layout import Patient, discover, panels_file, relative
-from pipelines.datasets.checking import Finding
+from pipelines.datasets.ceus_layout import Patient, clip_files, discover, panels_file
+from pipelines.datasets.checking import Finding, Report, relative
 from pipelines.errors import DataError
 from pipelines.folds import read_split
 from pipelines.panels import read_panels
 
 FULL = 0.9  # of the contrast panel
 NEAR = 2  # pixels; panels are found to within so many
-
-Report = Callable[[str, str, Path, str], None]  # takes severity, kind, file and message
 
 
 def check(
@@ -71,12 +69,8 @@ class _Facts(NamedTuple):
 
 def _examine(root: Path, patient: Patient) -> tuple[list[Finding], _Facts | None]:
     """What is wrong with one patient alone."""
-    findings: list[Finding] = []
-
-    def report(severity: str, kind: str, path: Path, message: str) -> None:
-        findings.append(Finding(severity, kind, patient.name, relative(path, root), message))
-
-    named = [patient.folder, *_files(patient), *patient.labels]
+    findings, report = checking.reporting(patient.name, root)
+    named = [patient.folder, *clip_files(patient), *patient.labels]
     if strange := [path for path in named if not path.name.isascii()]:
         report("note", "not-ascii", strange[0], "a name that is not ASCII, which some programs cannot open")
     panels, given = None, patient.panels or panels_file(root)
@@ -88,13 +82,10 @@ def _examine(root: Path, patient: Patient) -> tuple[list[Finding], _Facts | None
     facts = size = None
     if patient.clip is not None:
         facts, size, panels = _examine_clip(patient.clip, panels, given, root, report)
-    if patient.labels:
-        _examine_masks(patient, size, panels, report)
+    lesion = mask_check.examine(patient.labels, size, report) if patient.labels else None
+    if lesion is not None:
+        _examine_lesion(lesion, panels, patient.labels[0], report)
     return findings, facts
-
-
-def _files(patient: Patient) -> Sequence[Path]:
-    return (patient.clip,) if isinstance(patient.clip, Path) else patient.clip or ()
 
 
 def _examine_clip(
@@ -168,38 +159,8 @@ def _without(error: DataError, *paths: Path) -> str:
     return message
 
 
-def _examine_masks(
-    patient: Patient, size: tuple[int, int] | None, panels: Boxes | None, report: Report
-) -> None:
-    """Of each mask whether it can be read and fits; of all together whether and where there is a lesion."""
-    found = []
-    for path in patient.labels:
-        try:
-            with Image.open(path) as picture:
-                picture.verify()
-            with Image.open(path) as picture:
-                mask, blurred = masks.decode(picture), masks.has_greys(picture)
-        except DataError as error:
-            report("error", "labels", path, _without(error, path))
-            continue
-        except masks.READ_ERRORS as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            report("error", "unreadable", path, f"cannot be read to its end; export it again ({reason})")
-            continue
-        if blurred:
-            report("note", "grey", path, "greys between background and lesion, as of a JPEG: cut at half")
-        size = size or mask.shape
-        if mask.shape == size:
-            found.append(mask)
-        else:
-            expected, shown = masks.size_text(size), masks.size_text(mask.shape)
-            message = f"expected its frame's {expected} pixels, found {shown}; a mask is never resized"
-            report("error", "size", path, message)
-    if len(found) < len(patient.labels):
-        return
-    first, lesion = patient.labels[0], np.logical_or.reduce(found)
-    if len(found) > 1:
-        report("note", "several", first, f"{len(found)} masks, of which the lesion is the union")
+def _examine_lesion(lesion: np.ndarray, panels: Boxes | None, first: Path, report: Report) -> None:
+    """Whether and where there is a lesion."""
     if not lesion.any():
         report("warning", "empty", first, "expected a lesion, found an empty mask")
     elif panels:
@@ -253,13 +214,4 @@ def _divided(split: str | Path, groups: dict[str, int]) -> list[Finding]:
             patient = name if name in groups else re.sub(r"_\d+$", "", name)
             if patient in groups:
                 together[groups[patient]].append((name, fold))
-    findings = []
-    for (first, fold), *others in together.values():
-        for name, its in others:
-            if its != fold and name != first:
-                message = (
-                    "expected frames of one patient, or near-identical clips, in one fold, found"
-                    f" {first} in fold {fold} and {name} in fold {its}"
-                )
-                findings.append(Finding("error", "divided", name, Path(split).name, message))
-    return findings
+    return checking.divided(split, together.values())

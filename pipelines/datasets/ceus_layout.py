@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.clips import PICTURES, VIDEOS
-from pipelines.datasets import masks
-from pipelines.datasets.checking import Finding, natural
+from pipelines.datasets import masks, phantoms
+from pipelines.datasets.checking import Finding, natural, relative
 from pipelines.errors import DataError
 
 PANELS = "panels.json"
@@ -28,7 +27,8 @@ class Patient(NamedTuple):
 
 
 def discover(root: Path) -> tuple[list[Patient], list[Finding]]:
-    """Find the patients of a dataset, in natural order, and what is missing or there twice.
+    """Find the patients of a dataset, in natural order, and what is missing, there twice or beside a
+    phantom.
 
     Raises:
         DataError: where there is no patient's folder at all.
@@ -49,7 +49,13 @@ def discover(root: Path) -> tuple[list[Patient], list[Finding]]:
         findings += wrong
     if all(patient.clip is None for patient in patients):
         raise _no_data(root, "none" if not patients else f"{len(patients)} folders without a clip")
-    return patients, findings
+    files = [path for patient in patients for path in (*clip_files(patient), *patient.labels)]
+    return patients, findings + phantoms.strangers(root, files)
+
+
+def clip_files(patient: Patient) -> tuple[Path, ...]:
+    """The one file of a clip, its pictures, or nothing."""
+    return (patient.clip,) if isinstance(patient.clip, Path) else patient.clip or ()
 
 
 def _patient(folder: Path, root: Path) -> tuple[Patient, list[Finding]]:
@@ -93,11 +99,6 @@ def is_clip(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
-
-
-def relative(path: Path, root: Path) -> str:
-    """The path from `root`, with forward slashes."""
-    return Path(os.path.relpath(path, root)).as_posix()
 
 
 def _composed(name: str) -> str:

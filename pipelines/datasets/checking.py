@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -45,6 +46,30 @@ class Finding:
     case: str
     file: str
     message: str
+
+
+Report = Callable[[str, str, Path, str], None]  # takes severity, kind, file and message
+
+
+def reporting(case: str, root: Path) -> tuple[list[Finding], Report]:
+    """The findings of a case, none yet, and a function that adds one of a file below `root`."""
+    findings: list[Finding] = []
+
+    def report(severity: str, kind: str, path: Path, message: str) -> None:
+        findings.append(Finding(severity, kind, case, relative(path, root), message))
+
+    return findings, report
+
+
+def unreadable(error: Exception) -> str:
+    """What to say of a file, whose name stands beside it, for what a reader raised."""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return f"cannot be read to its end; download or export it again ({reason})"
+
+
+def relative(path: Path, root: Path) -> str:
+    """The path from `root`, with forward slashes."""
+    return Path(os.path.relpath(path, root)).as_posix()
 
 
 def natural(name: str) -> list:
@@ -154,6 +179,25 @@ def check_split(path: str | Path, patients: Collection[str]) -> list[Finding]:
         message = f"expected every patient in a fold, found {len(left_out)} in none: {some}"
         findings.append(Finding("error", "no-fold", "", name, message))
     return findings
+
+
+def divided(split: str | Path, groups: Iterable[Sequence[tuple[str, int]]]) -> list[Finding]:
+    """What belongs together, but lies in different folds; `check_split` tells of a name that is there twice.
+
+    Args:
+        split: the split's file, to name it.
+        groups: names of one patient, or of images that look alike, each with its fold.
+    """
+    findings = {}
+    for (first, fold), *others in groups:
+        for name, its in others:
+            if its != fold and name != first:
+                message = (
+                    "expected images of one patient, or near-identical ones, in one fold, found"
+                    f" {first} in fold {fold} and {name} in fold {its}"
+                )
+                findings[first, name] = Finding("error", "divided", name, Path(split).name, message)
+    return list(findings.values())
 
 
 def summary(findings: Iterable[Finding]) -> str:

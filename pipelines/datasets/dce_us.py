@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,23 +21,20 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from pipelines.datasets import checking, masks, repeats
-from pipelines.datasets.checking import Finding
-from pipelines.datasets.dce_us_layout import GROUPS, Case, discover, relative
+from pipelines.datasets import checking, mask_check, masks, repeats
+from pipelines.datasets.checking import Finding, Report, relative
+from pipelines.datasets.dce_us_layout import GROUPS, Case, discover
 from pipelines.datasets.dce_us_phantom import phantom
 from pipelines.datasets.reading import GREY_LEVELS
 from pipelines.datasets.reading import read_picture as read
 from pipelines.errors import DataError
 from pipelines.folds import read_split
 
-__all__ = ["LABELS", "LEVELS", "check", "index", "phantom", "read"]
+__all__ = ["LEVELS", "check", "index", "phantom", "read"]
 
-LABELS = {0: "background", 1: "lesion"}
 LEVELS = GREY_LEVELS
 SMALL = 64  # pixels; the recipe resizes to 256, and fewer than a quarter of them hold no lesion's outline
 FULL = 0.9  # of the image; the largest lesion of BUSI covers half
-
-Report = Callable[[str, str, Path, str], None]  # takes severity, kind, file and message
 
 
 def index(root: str | Path, labelled: bool = True, normal: bool = True) -> list[dict]:
@@ -54,8 +51,9 @@ def index(root: str | Path, labelled: bool = True, normal: bool = True) -> list[
         an image has several masks, `label` is a list of paths, and the lesion is their union.
 
     Raises:
-        DataError: where there is no data, a partner is missing, a name occurs twice or tells no patient, or
-            `groups.csv` does not fit; in BUSI without one, where an image cannot be read.
+        DataError: where there is no data, or data in both layouts or beside a phantom, a partner is missing,
+            a name occurs twice or tells no patient, or `groups.csv` does not fit; in BUSI without one, where
+            an image cannot be read.
     """
     root = Path(root)
     cases, findings = discover(root)
@@ -88,7 +86,7 @@ def check(
         split: a split file (see `pipelines.folds`) to compare with the data.
 
     Raises:
-        DataError: where there is no data at all, or `split` or `groups.csv` is not one.
+        DataError: where there is no data at all or data in both layouts, or `split` or `groups.csv` is none.
     """
     root = Path(root)
     cases, findings = discover(root)
@@ -134,41 +132,27 @@ class _Facts(NamedTuple):
 
 def _examine(root: Path, case: Case) -> tuple[list[Finding], _Facts | None]:
     """What is wrong with one case on its own."""
-    findings: list[Finding] = []
-
-    def report(severity: str, kind: str, path: Path, message: str) -> None:
-        findings.append(Finding(severity, kind, case.name, relative(path, root), message))
-
+    findings, report = checking.reporting(case.name, root)
     facts = size = None
     if not case.name.isascii():
         path = case.image or case.labels[0]
         report("note", "not-ascii", path, "a name that is not ASCII, which some programs cannot open")
     if case.image:
         try:
-            _verify(case.image)
+            mask_check.verify(case.image)
             with Image.open(case.image) as stored:
                 picture, mode = stored.convert("RGB"), stored.mode
         except masks.READ_ERRORS as error:
-            report("error", "unreadable", case.image, _unreadable(error))
+            report("error", "unreadable", case.image, checking.unreadable(error))
         else:
             _examine_image(picture, mode, case.image, report)
             size = (picture.height, picture.width)
             digest = hashlib.blake2b(repr(size).encode() + picture.tobytes(), digest_size=16).hexdigest()
             facts = _Facts(relative(case.image, root), digest, repeats.describe(picture))
-    if case.labels:
-        _examine_masks(case, size, report)
+    lesion = mask_check.examine(case.labels, size, report) if case.labels else None
+    if lesion is not None:
+        _examine_lesion(lesion, case, report)
     return findings, facts
-
-
-def _verify(path: Path) -> None:
-    """Compare the checksums of a file, where its format has them."""
-    with Image.open(path) as picture:
-        picture.verify()
-
-
-def _unreadable(error: Exception) -> str:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return f"cannot be read to its end; download or export it again ({reason})"
 
 
 def _examine_image(picture: Image.Image, mode: str, path: Path, report: Report) -> None:
@@ -182,33 +166,9 @@ def _examine_image(picture: Image.Image, mode: str, path: Path, report: Report) 
         report("warning", "blank", path, "expected an image, found the same value everywhere")
 
 
-def _examine_masks(case: Case, size: tuple[int, int] | None, report: Report) -> None:
-    """Of each mask whether it can be read and fits; of all together whether there is a lesion."""
-    found = []
-    for path in case.labels:
-        try:
-            _verify(path)
-            with Image.open(path) as picture:
-                mask, blurred = masks.decode(picture), masks.has_greys(picture)
-        except DataError as error:
-            report("error", "labels", path, str(error).removeprefix(f"{path}: "))
-            continue
-        except masks.READ_ERRORS as error:
-            report("error", "unreadable", path, _unreadable(error))
-            continue
-        if blurred:
-            report("note", "grey", path, "greys between background and lesion, as of a JPEG: cut at half")
-        size = size or mask.shape
-        if mask.shape == size:
-            found.append(mask)
-        else:
-            expected, shown = masks.size_text(size), masks.size_text(mask.shape)
-            report("error", "size", path, f"expected its image's {expected} pixels, found {shown}")
-    if len(found) < len(case.labels):
-        return
-    first, share = case.labels[0], float(np.logical_or.reduce(found).mean())
-    if len(found) > 1:
-        report("note", "several", first, f"{len(found)} masks, of which the lesion is the union")
+def _examine_lesion(lesion: np.ndarray, case: Case, report: Report) -> None:
+    """Whether there is a lesion where one is to be."""
+    first, share = case.labels[0], float(lesion.mean())
     if case.kind == "normal" and share:
         report("warning", "lesion", first, "expected an empty mask of a normal image, found a lesion")
     if case.kind != "normal" and not share:
@@ -259,13 +219,4 @@ def _divided(split: str | Path, cases: Sequence[Case], groups: Iterable[int]) ->
         if fold is not None:
             together["patient", case.patient].append((case.name, fold))
             together["look", group].append((case.name, fold))
-    findings = {}
-    for (name, fold), *others in together.values():
-        for other, its in others:
-            if its != fold:
-                message = (
-                    "expected images of one patient, or near-identical ones, in one fold, found"
-                    f" {name} in fold {fold} and {other} in fold {its}"
-                )
-                findings[name, other] = Finding("error", "divided", other, Path(split).name, message)
-    return list(findings.values())
+    return checking.divided(split, together.values())

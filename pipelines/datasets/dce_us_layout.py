@@ -9,8 +9,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.datasets import masks, repeats
-from pipelines.datasets.checking import Finding, natural
+from pipelines.datasets import masks, phantoms, repeats
+from pipelines.datasets.checking import Finding, natural, relative
 from pipelines.errors import DataError
 
 CLASSES = ("benign", "malignant", "normal")  # the folders of BUSI; a normal image has an empty mask
@@ -35,26 +35,16 @@ def discover(root: Path) -> tuple[list[Case], list[Finding]]:
     """Find the cases of a dataset.
 
     Returns:
-        Every case with its files, sorted, and what is missing, there twice or without a patient.
+        Every case with its files, sorted, and what is missing, there twice, without a patient or beside a
+        phantom.
 
     Raises:
-        DataError: where there is no data, or `groups.csv` cannot be read.
+        DataError: where there is no data, or data in both layouts, or `groups.csv` cannot be read.
     """
     if not root.is_dir():
         raise _no_data(root, "no such folder")
-    # One level down as well, since BUSI unpacks to Dataset_BUSI_with_GT.
-    for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
-        if (folder / "images").is_dir():
-            files, groups = _paired_files(folder), None
-            break
-        if any((folder / kind).is_dir() for kind in CLASSES):
-            files = _busi_files(folder)
-            groups = folder / GROUPS if (folder / GROUPS).is_file() else None
-            break
-    else:
-        raise _no_data(root, "neither")
-    if not files:
-        raise _no_data(root, f"no picture ({', '.join(masks.SUFFIXES)}) in its folders")
+    place, files = _layout(root)
+    listing = place.parent / GROUPS
 
     findings: list[Finding] = []
     parts: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
@@ -77,10 +67,33 @@ def discover(root: Path) -> tuple[list[Case], list[Finding]]:
             message = f"expected {'a mask' if image else 'an image'} for {file}, found none"
             findings.append(Finding("error", "missing", name, file, message))
     cases.sort(key=lambda case: natural(case.name))
-    if groups:
-        cases, wrong = _listed(cases, groups, root)
+    if place.name in CLASSES and listing.is_file():
+        cases, wrong = _listed(cases, listing, root)
         findings += wrong
-    return cases, findings
+    return cases, findings + phantoms.strangers(root, [path for *_, path in files])
+
+
+def _layout(root: Path) -> tuple[Path, list[tuple[str, str, str, Path]]]:
+    """The folder that tells the layout, `images` or that of a class, and the files."""
+    found = []
+    # One level down as well, since BUSI unpacks to Dataset_BUSI_with_GT.
+    for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
+        if os.path.isdir(folder / "images"):  # False for what may not be looked into, such as lost+found
+            found.append((folder / "images", _paired_files(folder)))
+        if kinds := [folder / kind for kind in CLASSES if os.path.isdir(folder / kind)]:
+            found.append((kinds[0], _busi_files(folder)))
+    if not found:
+        raise _no_data(root, "neither")
+    filled = [(place, files) for place, files in found if files]
+    if not filled:
+        raise _no_data(root, f"no picture ({', '.join(masks.SUFFIXES)}) in its folders")
+    if len(filled) > 1:
+        first, second = (relative(place, root) for place, _ in filled[:2])
+        raise DataError(
+            f"expected one dataset in {root}, found two, with {first} and with {second}; put each into a"
+            " folder of its own"
+        )
+    return filled[0]
 
 
 def _paired_files(folder: Path) -> list[tuple[str, str, str, Path]]:
@@ -138,8 +151,3 @@ def _no_data(root: Path, found: str) -> DataError:
         " scholar.cu.edu.eg/?q=afahmy/pages/dataset, and a phantom is made with:"
         " featherseg phantom dce_us --out data/dce_us"
     )
-
-
-def relative(path: Path, root: Path) -> str:
-    """The path from `root`, with forward slashes."""
-    return Path(os.path.relpath(path, root)).as_posix()

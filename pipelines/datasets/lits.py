@@ -10,21 +10,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.datasets import checking, nifti
-from pipelines.datasets.checking import Finding, natural
+from pipelines.datasets import checking, nifti, phantoms
+from pipelines.datasets.checking import Finding, Report, natural, relative, unreadable
 from pipelines.datasets.lits_phantom import phantom
 from pipelines.datasets.reading import Levels
 from pipelines.datasets.reading import read_volume as read
 from pipelines.errors import DataError
 
-__all__ = ["LABELS", "LEVELS", "check", "index", "phantom", "read"]
+__all__ = ["LEVELS", "check", "index", "phantom", "read"]
 
 LABELS = {0: "background", 1: "liver", 2: "tumour"}
 LEVELS = Levels("HU", -100, 200)  # the window of Pandey et al. (2018) for the liver
@@ -33,8 +32,6 @@ AIR = -1024  # the lowest HU of a 12-bit scanner; below it lies padding
 # How many times larger or smaller than the median is worth a warning. Sound LiTS cases hold 42 to 1026 slices
 # of 0.45 to 6 mm, while nearly all are 512 pixels wide.
 SIZES = {"width": 1.5, "depth": 1.5, "slice count": 8, "pixel spacing": 1.5, "slice spacing": 8}
-
-Report = Callable[[str, str, Path, str], None]  # takes severity, kind, file and message
 
 _RAW = re.compile(r"(test-volume|volume|segmentation)-(\d+)\.nii(\.gz)?")
 _DECATHLON = re.compile(r"(liver)_(\d+)\.nii(\.gz)?")
@@ -63,7 +60,8 @@ def index(root: str | Path, labelled: bool = True) -> list[dict]:
         one case; a test volume's patient is "test-12", since its numbers begin at 0 again.
 
     Raises:
-        DataError: where there is no data, a partner is missing, or a number occurs twice.
+        DataError: where there is no data, a partner is missing, a number occurs twice, or data lies beside a
+            phantom.
     """
     root = Path(root)
     cases, findings = _discover(root)
@@ -106,7 +104,9 @@ def check(
 
 
 def _discover(root: Path) -> tuple[list[Case], list[Finding]]:
-    """Every case with its files, sorted by number with tests last, and what is missing or there twice."""
+    """Every case with its files, sorted by number with tests last, and what is missing, there twice or
+    beside a phantom.
+    """
     if not root.is_dir():
         raise _no_data(root, "no such folder")
     for folder in (root, root / "Task03_Liver"):
@@ -122,7 +122,7 @@ def _discover(root: Path) -> tuple[list[Case], list[Finding]]:
     for name, part, path in files:
         case = cases.setdefault(name, {})
         if part in case:
-            first, second = _relative(case[part], root), _relative(path, root)
+            first, second = relative(case[part], root), relative(path, root)
             message = f"expected {name} once, found {first} and {second}"
             findings.append(Finding("error", "twice", name, first, message))
         else:
@@ -137,9 +137,10 @@ def _discover(root: Path) -> tuple[list[Case], list[Finding]]:
         known = any(f.kind == "missing" and f.case == name for f in findings)
         if not (test or known) and (case.image is None or case.label is None):
             have, lack = ("image", "segmentation") if case.image else ("label", "volume")
-            file = _relative(parts[have], root)
+            file = relative(parts[have], root)
             message = f"expected a {lack} for {file}, found none"
             findings.append(Finding("error", "missing", name, file, message))
+    findings += phantoms.strangers(root, [path for *_, path in files])
     return sorted(found, key=lambda case: (case.test, natural(case.name))), findings
 
 
@@ -176,7 +177,7 @@ def _decathlon_files(root: Path, folder: Path) -> tuple[list[tuple[str, str, Pat
         if path.is_file():
             files.append((case, part, path))
         else:
-            file = _relative(path, root)
+            file = relative(path, root)
             message = f"expected {file}, which {listing.name} lists, found no such file"
             findings.append(Finding("error", "missing", case, file, message))
     return files, findings
@@ -205,10 +206,6 @@ def _no_data(root: Path, found: str) -> DataError:
     )
 
 
-def _relative(path: Path, root: Path) -> str:
-    return Path(os.path.relpath(path, root)).as_posix()
-
-
 class _Facts(NamedTuple):
     """What is compared between cases: the hash of the voxels, and the sizes where they are to be trusted."""
 
@@ -220,38 +217,29 @@ class _Facts(NamedTuple):
 
 def _examine(root: Path, case: Case) -> tuple[list[Finding], _Facts | None]:
     """What is wrong with one case on its own."""
-    findings: list[Finding] = []
-
-    def report(severity: str, kind: str, path: Path, message: str) -> None:
-        findings.append(Finding(severity, kind, case.name, _relative(path, root), message))
-
+    findings, report = checking.reporting(case.name, root)
     image = mask = facts = None
     if case.image:
         try:
             image = nifti.read_image(case.image)
         except nifti.READ_ERRORS as error:
-            report("error", "unreadable", case.image, _unreadable(error))
+            report("error", "unreadable", case.image, unreadable(error))
     if case.label:
         try:
             mask = nifti.read_mask(case.label)
         except nifti.READ_ERRORS as error:
-            report("error", "unreadable", case.label, _unreadable(error))
+            report("error", "unreadable", case.label, unreadable(error))
     for part, path in ((image, case.image), (mask, case.label)):
         if part and len(part.header.shape) != 3:
             report("error", "not-3d", path, f"expected a volume of 3 axes, found shape {part.header.shape}")
     if image:
         _examine_image(image, case.image, report)
-        facts = _Facts(case.name, _relative(case.image, root), image.digest, _sizes(image.header))
+        facts = _Facts(case.name, relative(case.image, root), image.digest, _sizes(image.header))
     if mask:
         _examine_mask(mask, case.label, report)
     if image and mask and len(image.header.shape) == len(mask.header.shape) == 3:
         _examine_geometry(image.header, mask.header, case.label, report)
     return findings, facts
-
-
-def _unreadable(error: Exception) -> str:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return f"cannot be read to its end; download or unpack it again ({reason})"
 
 
 def _examine_image(image: nifti.Image, path: Path, report: Report) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from pipelines.datasets.checking import Finding, relative
 from pipelines.errors import DataError
 from pipelines.files import PARTIAL, read_json, write_json, writing_error
 
@@ -73,6 +74,30 @@ def write_phantom(root: str | Path, parameters: dict, make: Callable[[Path], dic
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return True
+
+
+def strangers(root: Path, files: Iterable[Path]) -> list[Finding]:
+    """Data that was put beside a phantom's, to be told before a network is trained on both.
+
+    Args:
+        root: a dataset's folder, a phantom's or not.
+        files: the data found in it.
+
+    Returns:
+        An error, or nothing where all is of one kind.
+    """
+    try:
+        listed = read_json(root / MARKER)["files"].keys()
+    except (DataError, KeyError, TypeError, AttributeError):
+        return []
+    others = sorted({relative(file, root) for file in files} - listed)
+    if not others or not any((root / name).exists() for name in listed):
+        return []
+    message = (
+        f"expected data in a folder of its own, found {len(others)} files beside those of a phantom"
+        f" ({MARKER}), such as {others[0]}"
+    )
+    return [Finding("error", "phantom", "", others[0], message)]
 
 
 def _read_marker(root: Path) -> dict:

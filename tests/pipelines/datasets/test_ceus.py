@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import timedelta
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipelines import clips
-from pipelines.datasets import ceus, masks
+from pipelines.datasets import ceus, ceus_frames, masks
 from pipelines.datasets.ceus_writers import IDENTITY, write_clip
 from pipelines.errors import DataError
-from pipelines.key_frames import key_frames
+from pipelines.key_frames import changes, choose, largest_changes, sample
+from pipelines.threshold import band_rows, best_band
 from tests.conftest import SHARED
 from transforms.panels import SplitDualPaneld
 
@@ -41,6 +45,12 @@ def simple(tmp_path):
     return root
 
 
+def recipe(clip, patient):
+    """The numbers of a clip's key frames, put together from the parts."""
+    frames = largest_changes(changes(sample(clips.read_clip(clip))))
+    return [frame.index for frame in choose(frames, patient)]
+
+
 def test_an_entry_has_all_that_a_chain_needs(whole):
     root, found, frames = whole
     assert len(found) == 12
@@ -63,7 +73,7 @@ def test_an_entry_has_all_that_a_chain_needs(whole):
 def test_key_frames_are_those_of_the_recipe_and_written_as_they_are_in_the_clip(whole):
     root, found, _ = whole
     clip = root / "P003/clip.dcm"
-    indices = [frame.index for frame in key_frames(clip, "P003")]
+    indices = recipe(clip, "P003")
     entries = [entry for entry in found if entry["patient"] == "P003"]
     assert [entry["case"] for entry in entries] == [f"P003_{index}" for index in indices]
     decoded = [frame.image for frame in clips.read_clip(clip)]
@@ -124,19 +134,75 @@ def test_a_missing_or_second_clip_is_an_error_with_and_without_labels(simple, tm
             ceus.index(simple, labelled, frames_dir=tmp_path / "frames")
 
 
-def test_processes_that_index_at_once_agree(simple, tmp_path, monkeypatch):
+def test_data_beside_a_phantom_is_no_part_of_it(tmp_path):
+    root, frames = tmp_path / "data", tmp_path / "frames"
+    ceus.phantom(root, cases=1, size=64)
+    shutil.copytree(root / "P001", root / "Jane")
+    with pytest.raises(DataError, match=r"Jane/IM_0001: .* a folder of its own, found 2 files beside"):
+        ceus.index(root, frames_dir=frames)
+    found = {(f.severity, f.kind, f.file) for f in ceus.check(root, workers=1)}
+    assert ("error", "phantom", "Jane/IM_0001") in found
+    assert len(ceus.index(root, labelled=False, frames_dir=frames)) == 4  # to segment them does no harm
+
+
+def test_processes_that_index_at_once_agree(simple, tmp_path):
     with get_context("fork").Pool(2) as pool:  # spawn would import everything anew
         running = [pool.apply_async(ceus.index, (simple,), {"frames_dir": tmp_path / "frames"}) for _ in "12"]
         found = [result.get(60) for result in running]
     assert found[0] == found[1] == ceus.index(simple, frames_dir=tmp_path / "frames")
     assert not [path for path in (tmp_path / "frames").rglob("*") if path.name.startswith(".")]
-    # Wherever a process of a distributed run begins, the list is the same.
-    monkeypatch.setattr(ceus.idist, "get_rank", lambda: 1)
-    monkeypatch.setattr(ceus.idist, "get_world_size", lambda: 2)
-    assert ceus.index(simple, frames_dir=tmp_path / "others") == [
-        {**entry, "image": entry["image"].replace(str(tmp_path / "frames"), str(tmp_path / "others"))}
-        for entry in found[0]
+
+
+def times(entries):
+    return [Path(entry["image"]).stat().st_mtime_ns for entry in entries]
+
+
+def index_in(rank, root, frames):
+    """Index as one of two processes of a distributed run.
+
+    Returns:
+        The entries, the times of change of their images, and which pictures this process wrote; or an error.
+    """
+    written, real = [], ceus_frames.written_whole
+    ceus_frames.written_whole = lambda path: written.append(str(path)) or real(path)
+    meeting = f"file://{frames.parent / 'meeting'}"
+    torch.distributed.init_process_group("gloo", meeting, timedelta(seconds=60), 2, rank)
+    try:
+        found = ceus.index(root, frames_dir=frames)
+        return found, times(found), written
+    except DataError as error:
+        return str(error)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def index_in_two(root, frames):
+    with get_context("fork").Pool(2) as pool:
+        running = [pool.apply_async(index_in, (rank, root, frames)) for rank in (0, 1)]
+        return [result.get(90) for result in running]
+
+
+def test_processes_of_one_run_see_files_that_change_no_more(whole, tmp_path):
+    root, expected, frames = whole
+    first, second = index_in_two(root, tmp_path / "frames")
+    found = [
+        {**entry, "image": entry["image"].replace(str(frames), str(tmp_path / "frames"))}
+        for entry in expected
     ]
+    assert first[0] == second[0] == found
+    assert first[1] == second[1] == times(found)
+    patients = list(dict.fromkeys(entry["patient"] for entry in found))
+    for rank, (*_, written) in enumerate((first, second)):
+        own = [entry["image"] for entry in found if entry["patient"] in patients[rank::2]]
+        assert sorted(written) == sorted(image for image in own if str(tmp_path) in image)
+
+
+def test_all_processes_of_a_run_hear_of_a_clip_that_one_could_not_read(simple, tmp_path):
+    root = simple.rename(tmp_path / "达峰")
+    (root / "P2/frame-1.png").write_bytes(b"no picture")  # the second patient, so that of the second process
+    first, second = index_in_two(root, tmp_path / "frames")
+    assert first == second
+    assert "达峰/P2/frame-1.png: " in first
 
 
 def test_no_identity_of_a_header_gets_anywhere(whole):
@@ -155,7 +221,7 @@ class TestEntries:
     def test_a_clip_gives_its_key_frames(self, whole, tmp_path):
         clip = whole[0] / "P002/bolus.mp4"
         found = ceus.entries(clip, frames_dir=tmp_path)
-        indices = [frame.index for frame in key_frames(clip, "bolus")]
+        indices = recipe(clip, "bolus")
         assert [entry["case"] for entry in found] == [f"bolus_{index}" for index in indices]
         assert all(entry["panels"] == whole[1][2]["panels"] for entry in found)
 
@@ -207,12 +273,30 @@ def test_a_case_is_read_as_the_grey_levels_of_its_contrast_panel(whole):
             frame = np.asarray(picture.convert("RGB")).transpose(2, 0, 1).astype(np.float32)
         mask = masks.read(entry["label"])[None]
         split = SplitDualPaneld(keys=("image", "label"))({**entry, "image": frame, "label": mask})
-        assert values.shape == truth.shape == tuple(entry["panels"]["contrast"][2:])
-        np.testing.assert_allclose(values, split["ceus"][0], atol=1)
-        np.testing.assert_array_equal(truth, split["label"][0])
-        assert truth.sum() == mask.sum() > 0
+        top, left, height, width = entry["panels"]["contrast"]
+        panel = np.zeros(mask[0].shape, bool)
+        panel[top : top + height, left : left + width] = True
+        assert values.dtype == np.int16
+        np.testing.assert_allclose(values[panel].reshape(height, width), split["ceus"][0], atol=1)
+        assert (values[~panel] == -1).all()
+        np.testing.assert_array_equal(truth, mask[0])
+        assert truth.any()
         assert spacing == (1, 1)
     assert ceus.LEVELS[1:] == (0, 255)
+
+
+def test_a_threshold_sees_the_contrast_panel_only_but_a_missed_lesion_costs_the_frames_diagonal(whole):
+    values, truth, spacing = ceus.read(whole[1][0], [1])
+    inside = values >= 0
+    # The same levels wherever nothing is masked: what lies outside belongs to no band.
+    assert best_band([(values, truth)], ceus.LEVELS) == best_band(
+        [(values[inside], truth[inside])], ceus.LEVELS
+    )
+    (all_levels,) = band_rows([("P001", values, truth, spacing)], (0, 255))
+    assert all_levels["prediction_area"] == inside.sum() < values.size
+    (missed,) = band_rows([("P001", np.full_like(values, -1), truth, spacing)], (0, 255))
+    assert missed["missed"]
+    assert missed["hd95"] == pytest.approx(np.hypot(*np.subtract(values.shape, 1)))
 
 
 def test_panels_that_a_frame_does_not_hold_are_an_error_of_the_case(whole):

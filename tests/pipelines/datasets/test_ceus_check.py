@@ -28,7 +28,8 @@ def phantom(tmp_path_factory):
 
 @pytest.fixture
 def root(phantom, tmp_path):
-    shutil.copytree(phantom, tmp_path / "ceus")
+    """The phantom as data of one's own: without the marker, patients may be added."""
+    shutil.copytree(phantom, tmp_path / "ceus", ignore=shutil.ignore_patterns("PHANTOM.json"))
     return tmp_path / "ceus"
 
 

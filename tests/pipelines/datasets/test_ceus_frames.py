@@ -87,12 +87,51 @@ def test_another_clip_patient_or_option_is_read_anew(clip, tmp_path):
     assert len(folders) == 6
 
 
-def test_a_picture_that_was_lost_is_written_again(clip, tmp_path):
+@pytest.mark.parametrize("lost", ["frame", "found.json"])
+def test_what_was_lost_is_written_again_and_nothing_else_is_touched(clip, tmp_path, lost):
     first = key_frames(clip, "P1", Options(), tmp_path / "out")
-    content = first[0].picture.read_bytes()
-    first[0].picture.unlink()
+    files = {path: path.read_bytes() for path in first[0].picture.parent.iterdir()}
+    assert len(files) == 3
+    for path in files:
+        os.utime(path, (1, 1))
+    gone = next(path for path in files if path.name.startswith(lost))
+    gone.unlink()
     assert key_frames(clip, "P1", Options(), tmp_path / "out") == first
-    assert first[0].picture.read_bytes() == content
+    assert {path: path.read_bytes() for path in first[0].picture.parent.iterdir()} == files
+    assert [path for path in files if path.stat().st_mtime != 1] == [gone]
+
+
+def test_a_note_that_is_cut_short_is_written_again(clip, tmp_path):
+    first = key_frames(clip, "P1", Options(), tmp_path / "out")
+    note = first[0].picture.with_name("found.json")
+    content = note.read_text()
+    note.write_text(content[:9])
+    assert key_frames(clip, "P1", Options(), tmp_path / "out") == first
+    assert note.read_text() == content
+
+
+def test_key_frames_by_hand(tmp_path):
+    """40 frames at 2 a second; at full seconds the level jumps by 10 at 3, 4 and 11 s, and by 1 elsewhere."""
+    level, frames = 0, []
+    for number in range(40):
+        if number % 2 == 0:
+            level += 10 if number // 2 in (3, 4, 11) else 1
+        noise = 100 if number % 2 else 0  # between the seconds, which nobody looks at
+        frames.append(np.full((32, 40, 3), level + noise, np.uint8))
+    clip, panels = tmp_path / "clip.dcm", tmp_path / "panels.json"
+    write_clip(clip, frames, 2, "rgb")
+    panels.write_text('{"contrast": [0, 0, 32, 20], "bmode": [0, 20, 32, 20]}')
+    seen = {frame.index: frame for frame in watch(clip).frames}
+    found = key_frames(clip, "P7", Options(3, candidates=3), tmp_path / "out", panels)
+    assert [frame.index for frame in found] == [6, 8, 22]
+    assert [seen[frame.index].time for frame in found] == pytest.approx([3, 4, 11])
+    assert [seen[frame.index].change for frame in found] == pytest.approx([10, 10, 10], abs=1e-3)
+    for frame in found:
+        with Image.open(frame.picture) as picture:
+            assert np.array_equal(np.asarray(picture), frames[frame.index])
+    two = key_frames(clip, "P7", Options(2, candidates=3), tmp_path / "out", panels)
+    assert len(two) == 2
+    assert {frame.index for frame in two} < {6, 8, 22}
 
 
 def test_nothing_that_is_written_names_the_patient(clip, tmp_path):

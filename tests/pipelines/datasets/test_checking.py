@@ -109,6 +109,29 @@ def test_a_file_that_is_no_split_is_told_in_one_line(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
+def test_what_belongs_together_is_told_once_where_folds_divide_it():
+    groups = [
+        [("a", 0), ("b", 0), ("c", 1)],
+        [("a", 0), ("c", 1)],  # by looks as well
+        [("d", 0), ("d", 1)],  # as `check_split` tells
+        [("e", 2)],
+    ]
+    (found,) = checking.divided("runs/split.json", groups)
+    assert (found.severity, found.kind, found.case, found.file) == ("error", "divided", "c", "split.json")
+    assert found.message.endswith("found a in fold 0 and c in fold 1")
+
+
+def test_what_is_reported_is_of_the_case_and_below_the_root(tmp_path):
+    findings, report = checking.reporting("P1", tmp_path)
+    report("note", "grey", tmp_path / "P1" / "mask.png", "m")
+    assert findings == [Finding("note", "grey", "P1", "P1/mask.png", "m")]
+
+
+def test_what_a_reader_raised_is_one_line():
+    assert checking.unreadable(OSError("cut\noff")).endswith("(cut)")
+    assert checking.unreadable(EOFError()).endswith("(EOFError)")
+
+
 def test_summary_counts_by_severity():
     given = [finding("error"), finding("note"), finding("note")]
     assert checking.summary(given) == "1 error, 0 warnings, 2 notes"

@@ -314,6 +314,18 @@ def test_the_phantom_is_indexed_and_sound(tmp_path):
     assert [f for f in findings if f.severity != "note"] == []
 
 
+def test_data_beside_a_phantom_is_no_part_of_it(tmp_path):
+    dce_us.phantom(tmp_path, cases=1, size=128, progress=False)
+    for part in ("images", "masks"):
+        shutil.copy(tmp_path / part / "Patient001_img1.png", tmp_path / part / "Patient9_img1.png")
+    with pytest.raises(
+        DataError, match=r"folder of its own, found 2 files beside those of a phantom.*Patient9"
+    ):
+        dce_us.index(tmp_path)
+    assert ("error", "phantom", "", "images/Patient9_img1.png") in kinds(tmp_path)
+    assert len(dce_us.index(tmp_path, labelled=False)) == 3  # to segment them all does no harm
+
+
 def test_each_fault_of_the_phantom_is_found_and_no_other(tmp_path):
     root = tmp_path / "phantom"
     dce_us.phantom(root, cases=3, size=128, faults=True, progress=False)

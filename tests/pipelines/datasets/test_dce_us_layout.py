@@ -148,6 +148,28 @@ class TestGroups:
             discover(root)
 
 
+class TestBothLayouts:
+    @pytest.mark.parametrize("folder", ["", "Dataset_BUSI_with_GT/"])
+    def test_both_are_named_and_neither_is_taken(self, tmp_path, folder):
+        touch(tmp_path, "images/P_img1.png", "masks/P_img1.png", f"{folder}malignant/malignant (1).png")
+        with pytest.raises(
+            DataError, match=rf"with images and with {folder}malignant; put each into a folder"
+        ):
+            discover(tmp_path)
+
+    def test_two_of_one_layout(self, tmp_path):
+        touch(tmp_path, "b/images/P_img1.png", "a/images/P_img1.png")
+        with pytest.raises(DataError, match="found two, with a/images and with b/images"):
+            discover(tmp_path)
+
+    def test_an_empty_folder_is_no_dataset(self, tmp_path):
+        touch(tmp_path, "images/readme.txt", "benign/benign (1).png", "benign/benign (1)_mask.png")
+        (tmp_path / "groups.csv").write_text("image,group\nbenign/benign (1).png,g1\n")
+        cases, findings = found(tmp_path)
+        assert findings == []
+        assert [(case.name, case.patient) for case in cases] == [("benign (1)", "g1")]
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [(None, "no such folder"), (["a.png"], "neither"), (["images/readme.txt"], "no picture")],

@@ -6,13 +6,22 @@ import sys
 import pytest
 
 from pipelines import datasets
+from pipelines.datasets.reading import Levels
 from pipelines.errors import DataError
 
 
 @pytest.mark.parametrize("name", sorted(datasets.MODULES))
-def test_every_dataset_has_the_three_functions(name):
+def test_every_dataset_has_what_is_promised_and_no_more(name):
     module = datasets.get(name)
-    assert all(callable(getattr(module, verb)) for verb in ("index", "check", "phantom"))
+    functions = {"index", "check", "phantom", "read"}
+    assert set(module.__all__) - {"entries"} == functions | {"LEVELS"}
+    assert all(callable(getattr(module, function)) for function in functions)
+    assert isinstance(module.LEVELS, Levels)
+    assert all(f"`{part}" in datasets.__doc__ for part in module.__all__)
+
+
+def test_a_clip_is_not_just_one_image():
+    assert [name for name in datasets.MODULES if hasattr(datasets.get(name), "entries")] == ["ceus"]
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():

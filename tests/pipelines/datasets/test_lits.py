@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -255,6 +256,25 @@ class TestCheck:
     def test_no_data_is_an_error_of_its_own(self, tmp_path):
         with pytest.raises(DataError, match="featherseg phantom lits"):
             lits.check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("volume-77.nii.gz", "segmentation-77.nii.gz"),
+        ("Task03_Liver/imagesTr/liver_7.nii.gz", "Task03_Liver/labelsTr/liver_7.nii.gz"),
+    ],
+)
+def test_data_beside_a_phantom_is_no_part_of_it(tmp_path, image, label):
+    lits.phantom(tmp_path, cases=1, size=48)
+    sound = lits.index(tmp_path)[0]
+    for name, source in ((image, sound["image"]), (label, sound["label"])):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, tmp_path / name)
+    with pytest.raises(DataError, match="folder of its own, found 2 files beside those of a phantom"):
+        lits.index(tmp_path)
+    assert any(f[:2] == ("error", "phantom") for f in kinds(tmp_path))
+    assert lits.index(tmp_path, labelled=False)  # to segment them all does no harm
 
 
 def test_a_case_is_read_in_hu_with_its_tumours(tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipelines.datasets.phantoms import MARKER, write_phantom
+from pipelines.datasets.phantoms import MARKER, strangers, write_phantom
 from pipelines.errors import DataError
 
 
@@ -69,6 +69,33 @@ def test_a_file_laid_into_a_phantom_is_not_lost(tmp_path):
     with pytest.raises(DataError, match=r"notes\.txt"):
         write_phantom(root, {"seed": 1}, make)
     assert (root / "notes.txt").read_text() == "mine"
+
+
+class TestStrangers:
+    @pytest.fixture
+    def root(self, tmp_path):
+        write_phantom(tmp_path / "set", {"seed": 0}, make)
+        return tmp_path / "set"
+
+    def test_data_beside_a_phantom_is_counted_and_named(self, root):
+        files = [root / name for name in ("sub/b.txt", "sub/a.txt", "c/a.txt", "sub/b.txt")]
+        (finding,) = strangers(root, files)
+        assert (finding.severity, finding.kind, finding.file) == ("error", "phantom", "c/a.txt")
+        assert "found 2 files beside those of a phantom" in finding.message
+
+    def test_a_phantom_alone_may_lack_files_and_hold_what_is_no_data(self, root):
+        (root / "notes.txt").write_text("mine")
+        assert strangers(root, [root / "sub/a.txt"]) == []
+        assert strangers(root, []) == []
+
+    def test_data_in_the_place_of_a_phantom_is_not_mixed_with_it(self, root):
+        (root / "sub/a.txt").rename(root / "sub/b.txt")
+        assert strangers(root, [root / "sub/b.txt"]) == []
+
+    @pytest.mark.parametrize("marker", [None, "[]", "not json", '{"files": 3}', "{}"])
+    def test_without_a_phantoms_marker_there_is_none(self, root, marker):
+        (root / MARKER).unlink() if marker is None else (root / MARKER).write_text(marker)
+        assert strangers(root, [root / "sub/a.txt", root / "b.txt"]) == []
 
 
 def test_a_file_in_the_way_is_refused(tmp_path):
