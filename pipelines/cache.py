@@ -183,7 +183,8 @@ class VolumeCache:
             failure = next((message for message in bar if message is not None), None)
             bar.close()
         # A process that failed says so before the others wait for files that never come.
-        failure = next((one for one in idist.all_gather(failure or "") if one), None) if _many() else failure
+        # In a list, since ignite pads a string by its characters, and a path may be of any script.
+        failure = next((one for (one,) in idist.all_gather([failure]) if one), None) if _many() else failure
         if failure:
             raise DataError(failure)
         facts = [self._facts(key) for key in keys]

@@ -79,13 +79,19 @@ def largest_changes(frames: Iterable[KeyFrame], count: int = 40) -> list[KeyFram
     return sorted(heapq.nsmallest(count, frames, key=lambda frame: (-frame.change, frame.index)))
 
 
-def choose(candidates: Sequence[Item], patient: str, count: int = 2, seed: int = 0) -> list[Item]:
-    """Choose at random, the same for a patient and a seed on every machine, whatever the other patients are.
+def choose(candidates: Sequence[Item], clip: str, count: int = 2, seed: int = 0) -> list[Item]:
+    """Choose at random, the same for a clip and a seed on every machine, whatever the other clips are.
+
+    Args:
+        candidates: to choose from.
+        clip: what tells it from other clips, such as a hash.
+        count: how many to choose.
+        seed: another one, another choice.
 
     Returns:
         `count` of the candidates, or all where there are fewer, in their order.
     """
-    digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}:{clip}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     chosen = random.choice(len(candidates), min(count, len(candidates)), replace=False)
     return [candidates[index] for index in sorted(chosen)]

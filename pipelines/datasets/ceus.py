@@ -98,7 +98,7 @@ def entries(
     """What one file gives to segment, as a MONAI datalist.
 
     Args:
-        path: a picture with both panels, or a clip, whose key frames are drawn by its name.
+        path: a picture with both panels, or a clip, with the key frames that it has in a dataset.
         count: as for `index`, and so are the other options.
         candidates: see there.
         seed: see there.
@@ -123,7 +123,7 @@ def entries(
     if is_picture(path):
         boxes = {"panels": read_panels(panels)} if panels else {}
         return [{"case": name, "image": str(path), **boxes}]
-    found = key_frames(path, name, Options(count, candidates, seed), frames_dir, panels)
+    found = key_frames(path, Options(count, candidates, seed), frames_dir, panels)
     return [
         {"case": f"{name}_{frame.index}", "image": str(frame.picture), "panels": frame.panels}
         for frame in found
@@ -168,7 +168,7 @@ def _all_key_frames(
 
     def find(patient: Patient) -> list[Picture]:
         panels = patient.panels or panels_file(root)
-        return key_frames(patient.clip, patient.name, options, frames_dir, panels)
+        return key_frames(patient.clip, options, frames_dir, panels)
 
     found, failure = {}, None
     own = patients[idist.get_rank() :: idist.get_world_size()]

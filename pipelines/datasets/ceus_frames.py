@@ -24,7 +24,7 @@ from pipelines.key_frames import KeyFrame, changes, choose, largest_changes, pic
 from pipelines.panels import read_panels
 from transforms.panels import PanelError, find_panels
 
-FORMAT = 1  # counts up with every change of what is found or how it is written
+FORMAT = 2  # counts up with every change of what is found or how it is written
 FOUND = "found.json"
 DARKEST = 3  # seconds of a clip before the bubbles arrive, about
 
@@ -69,7 +69,7 @@ class Seen(NamedTuple):
 
 
 def key_frames(
-    clip: Files, patient: str, options: Options, frames_dir: str | Path, panels: Path | None = None
+    clip: Files, options: Options, frames_dir: str | Path, panels: Path | None = None
 ) -> list[Picture]:
     """The key frames of a clip, from an earlier call or found now.
 
@@ -79,7 +79,6 @@ def key_frames(
 
     Args:
         clip: a file, or pictures in their order.
-        patient: whom it shows; only to draw by.
         options: see there.
         frames_dir: a folder for what is written.
         panels: a `panels.json`; without one the panels are found in the clip.
@@ -88,9 +87,9 @@ def key_frames(
         DataError: the clip cannot be read, its panels are not found for sure, or `panels` is wrong.
     """
     given = read_panels(panels) if panels else None
-    folder = Path(frames_dir) / _name(clip, patient, options)
+    folder = Path(frames_dir) / _name(clip, options)
     known = _known(folder)
-    found = known or _find(clip, patient, options)
+    found = known or _find(clip, options)
     lacking = [index for index in found["frames"] if not _picture(folder, clip, index).is_file()]
     if lacking:
         for index, frame in zip(lacking, pick(read_clip(clip), lacking), strict=True):
@@ -148,11 +147,20 @@ def find_boxes(seen: Seen) -> tuple[Boxes | None, str]:
     return {"contrast": list(surest.contrast), "bmode": list(surest.bmode)}, ""
 
 
-def _name(clip: Files, patient: str, options: Options) -> str:
+def _name(clip: Files, options: Options) -> str:
     files = [clip] if isinstance(clip, Path) else clip
     identity = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    content = json.dumps([FORMAT, identity, patient, options])
+    content = json.dumps([FORMAT, identity, options])
     return hashlib.sha256(content.encode()).hexdigest()[:20]
+
+
+def _content(clip: Files) -> str:
+    """What is drawn by: a hash of the bytes, so that a clip has the same key frames wherever it lies."""
+    digest = hashlib.sha256()
+    for file in [clip] if isinstance(clip, Path) else clip:
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _known(folder: Path) -> dict | None:
@@ -163,11 +171,11 @@ def _known(folder: Path) -> dict | None:
         return None
 
 
-def _find(clip: Files, patient: str, options: Options) -> dict:
+def _find(clip: Files, options: Options) -> dict:
     """The numbers of the key frames and the panels, as they are kept in `found.json`."""
     seen = watch(clip)
     candidates = largest_changes(seen.frames, options.candidates)
-    chosen = choose(candidates, patient, options.count, options.seed)
+    chosen = choose(candidates, _content(clip), options.count, options.seed)
     boxes, unsure = find_boxes(seen)
     return {"frames": [frame.index for frame in chosen], "panels": boxes, "unsure": unsure}
 

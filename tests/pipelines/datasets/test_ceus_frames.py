@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +49,7 @@ def assert_near(found, truth):
 
 def test_key_frames_of_a_file_are_written_without_loss(clip, tmp_path):
     frames, drawn = clip_frames()
-    found = key_frames(clip, "P1", Options(2, candidates=2), tmp_path / "out")
+    found = key_frames(clip, Options(2, candidates=2), tmp_path / "out")
     assert [frame.index for frame in found] == [3, 7]
     for frame in found:
         with Image.open(frame.picture) as picture:
@@ -60,53 +62,57 @@ def test_key_frames_that_are_pictures_stay_where_they_are(tmp_path):
     frames, drawn = clip_frames()
     write_clip(tmp_path, frames, 1, "png")
     files = tuple(tmp_path / f"frame-{n}.png" for n in range(10))
-    found = key_frames(files, "P1", Options(2, 2), tmp_path / "out")
+    found = key_frames(files, Options(2, 2), tmp_path / "out")
     assert [(frame.index, frame.picture) for frame in found] == [(3, files[3]), (7, files[7])]
     assert_near(found[0].panels, boxes(drawn))
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["found.json"]
 
 
 def test_the_second_call_reads_no_clip(clip, tmp_path, monkeypatch):
-    first = key_frames(clip, "P1", Options(), tmp_path / "out")
+    first = key_frames(clip, Options(), tmp_path / "out")
     monkeypatch.setattr(ceus_frames, "read_clip", lambda *_: pytest.fail("the clip was read again"))
-    assert key_frames(clip, "P1", Options(), tmp_path / "out") == first
+    assert key_frames(clip, Options(), tmp_path / "out") == first
 
 
-def test_another_clip_patient_or_option_is_read_anew(clip, tmp_path):
+def test_another_clip_or_option_is_read_anew(clip, tmp_path):
     folders = set()
-    for patient, options in (
-        ("P1", Options()),
-        ("P2", Options()),
-        ("P1", Options(count=3)),
-        ("P1", Options(candidates=5)),
-        ("P1", Options(seed=1)),
-    ):
-        folders.add(key_frames(clip, patient, options, tmp_path / "out")[0].picture.parent)
+    for options in (Options(), Options(count=3), Options(candidates=5), Options(seed=1)):
+        folders.add(key_frames(clip, options, tmp_path / "out")[0].picture.parent)
     os.utime(clip, (1, 1))
-    folders.add(key_frames(clip, "P1", Options(), tmp_path / "out")[0].picture.parent)
-    assert len(folders) == 6
+    folders.add(key_frames(clip, Options(), tmp_path / "out")[0].picture.parent)
+    assert len(folders) == 5
+
+
+def test_a_clip_has_the_same_key_frames_wherever_it_lies(clip, tmp_path):
+    elsewhere = shutil.copy(clip, tmp_path / "another name")
+
+    def found(file, seed=0):
+        return tuple(frame.index for frame in key_frames(Path(file), Options(seed=seed), tmp_path / "out"))
+
+    assert found(clip) == found(elsewhere)
+    assert len({found(clip, seed) for seed in range(9)}) > 1
 
 
 @pytest.mark.parametrize("lost", ["frame", "found.json"])
 def test_what_was_lost_is_written_again_and_nothing_else_is_touched(clip, tmp_path, lost):
-    first = key_frames(clip, "P1", Options(), tmp_path / "out")
+    first = key_frames(clip, Options(), tmp_path / "out")
     files = {path: path.read_bytes() for path in first[0].picture.parent.iterdir()}
     assert len(files) == 3
     for path in files:
         os.utime(path, (1, 1))
     gone = next(path for path in files if path.name.startswith(lost))
     gone.unlink()
-    assert key_frames(clip, "P1", Options(), tmp_path / "out") == first
+    assert key_frames(clip, Options(), tmp_path / "out") == first
     assert {path: path.read_bytes() for path in first[0].picture.parent.iterdir()} == files
     assert [path for path in files if path.stat().st_mtime != 1] == [gone]
 
 
 def test_a_note_that_is_cut_short_is_written_again(clip, tmp_path):
-    first = key_frames(clip, "P1", Options(), tmp_path / "out")
+    first = key_frames(clip, Options(), tmp_path / "out")
     note = first[0].picture.with_name("found.json")
     content = note.read_text()
     note.write_text(content[:9])
-    assert key_frames(clip, "P1", Options(), tmp_path / "out") == first
+    assert key_frames(clip, Options(), tmp_path / "out") == first
     assert note.read_text() == content
 
 
@@ -122,20 +128,20 @@ def test_key_frames_by_hand(tmp_path):
     write_clip(clip, frames, 2, "rgb")
     panels.write_text('{"contrast": [0, 0, 32, 20], "bmode": [0, 20, 32, 20]}')
     seen = {frame.index: frame for frame in watch(clip).frames}
-    found = key_frames(clip, "P7", Options(3, candidates=3), tmp_path / "out", panels)
+    found = key_frames(clip, Options(3, candidates=3), tmp_path / "out", panels)
     assert [frame.index for frame in found] == [6, 8, 22]
     assert [seen[frame.index].time for frame in found] == pytest.approx([3, 4, 11])
     assert [seen[frame.index].change for frame in found] == pytest.approx([10, 10, 10], abs=1e-3)
     for frame in found:
         with Image.open(frame.picture) as picture:
             assert np.array_equal(np.asarray(picture), frames[frame.index])
-    two = key_frames(clip, "P7", Options(2, candidates=3), tmp_path / "out", panels)
+    two = key_frames(clip, Options(2, candidates=3), tmp_path / "out", panels)
     assert len(two) == 2
     assert {frame.index for frame in two} < {6, 8, 22}
 
 
 def test_nothing_that_is_written_names_the_patient(clip, tmp_path):
-    key_frames(clip, "Jane Doe", Options(), tmp_path / "out")
+    key_frames(clip, Options(), tmp_path / "out")
     for path in (tmp_path / "out").rglob("*"):
         assert "Müller" not in path.name
         if path.suffix == ".json":
@@ -147,8 +153,8 @@ def test_given_panels_go_before_those_found(clip, tmp_path):
     panels = tmp_path / "panels.json"
     given = {"contrast": [0, 0, 50, 60], "bmode": [0, 70, 50, 60]}
     panels.write_text(json.dumps(given))
-    key_frames(clip, "P1", Options(), tmp_path / "out")
-    assert key_frames(clip, "P1", Options(), tmp_path / "out", panels)[0].panels == given
+    key_frames(clip, Options(), tmp_path / "out")
+    assert key_frames(clip, Options(), tmp_path / "out", panels)[0].panels == given
 
 
 def test_a_single_panel_is_an_error_until_panels_are_given(tmp_path):
@@ -156,16 +162,16 @@ def test_a_single_panel_is_an_error_until_panels_are_given(tmp_path):
     write_clip(clip, (frame[:, :120] for frame in clip_frames()[0]), 1, "rgb")
     for _ in range(2):  # the second time as the first one found it
         with pytest.raises(DataError, match=r"clip\.dcm: expected .* give both in panels\.json: .*, in /"):
-            key_frames(clip, "P1", Options(), tmp_path / "out")
+            key_frames(clip, Options(), tmp_path / "out")
     panels.write_text('{"contrast": [0, 0, 50, 50], "bmode": [0, 60, 50, 50]}')
-    assert len(key_frames(clip, "P1", Options(), tmp_path / "out", panels)) == 2
+    assert len(key_frames(clip, Options(), tmp_path / "out", panels)) == 2
 
 
 def test_a_clip_too_small_for_panels_asks_for_them(tmp_path):
     clip = tmp_path / "clip.dcm"
     write_clip(clip, [np.zeros((20, 40, 3), np.uint8)] * 3, 1, "rgb")
     with pytest.raises(DataError, match=r"give both panels in panels\.json"):
-        key_frames(clip, "P1", Options(), tmp_path / "out")
+        key_frames(clip, Options(), tmp_path / "out")
 
 
 def test_the_maximum_and_the_darkest_frames_are_kept(tmp_path):
