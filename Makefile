@@ -76,7 +76,7 @@ calipers: install  ## the dce_us bundle with and without burned-in calipers, on 
 	$(VENV)/bin/featherseg calipers
 	$(RUN) -m pipelines.study dce_us bundle calipers_removed --seeds 0 1 2 -- $(SETTING)
 
-ablation: SETTING := --image_size "[48,48]" --batch_size 8 --max_epochs 30 --num_workers 0
+ablation: SETTING := --image_size "[48,48]" --batch_size 8 --max_epochs 20 --num_workers 0
 ablation: install  ## what each part of the ceus bundle's network adds, on its phantom; about half an hour
 	$(VENV)/bin/featherseg phantom ceus --out data/ablation --cases 36 --size 96
 	$(RUN) -m pipelines.study ceus dual_unet ablation_1_ceus ablation_2_us ablation_3_both ablation_4_csa \

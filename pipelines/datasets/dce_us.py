@@ -68,6 +68,7 @@ def index(root: str | Path, labelled: bool = True, normal: bool = True) -> list[
     cases = [case for case in cases if normal or case.kind != "normal"]
     entries = [{"case": c.name, "patient": c.patient or c.name, "image": str(c.image)} for c in cases]
     if labelled:
+        _check_sizes(cases)
         for entry, case in zip(entries, cases, strict=True):
             files = [str(label) for label in case.labels]
             entry["label"] = files[0] if len(files) == 1 else files
@@ -111,6 +112,23 @@ def check(
         findings += checking.check_split(split, {case.patient for case in known})
         findings += _divided(split, [case for case, _ in seen], groups)
     return checking.ordered(findings)
+
+
+def _check_sizes(cases: Iterable[Case]) -> None:
+    """Compare the sizes in the headers, before a training of hours whose test set nobody has read yet."""
+    for case in cases:
+        sizes = []
+        for file in (case.image, *case.labels):
+            try:
+                with Image.open(file) as picture:
+                    sizes.append((picture.height, picture.width))
+            except masks.READ_ERRORS as error:
+                raise DataError(f"{file}: {checking.unreadable(error)}") from error
+            if sizes[-1] != sizes[0]:
+                raise DataError(
+                    f"{file}: expected the {masks.size_text(sizes[0])} pixels of its image, found "
+                    f"{masks.size_text(sizes[-1])}; a mask is never resized, draw or export it on its image"
+                )
 
 
 def _with_groups(cases: Sequence[Case], groups: Iterable[int]) -> list[Case]:

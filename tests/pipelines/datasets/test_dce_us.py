@@ -72,6 +72,15 @@ SOUND_BUSI = [
 
 
 class TestIndex:
+    def test_a_mask_of_another_size_is_an_error_before_anything_is_trained(self, busi):
+        write(busi / "benign/benign (2)_mask_1.png", lesion(width=48, left=10, right=20))
+        message = (
+            r"benign \(2\)_mask_1.png: expected the 96x80 pixels of its image, found 48x80; .* never resized"
+        )
+        with pytest.raises(DataError, match=message):
+            dce_us.index(busi)
+        assert len(dce_us.index(busi, labelled=False)) == 4
+
     def test_a_pair_shares_its_patient(self, paired):
         found = dce_us.index(paired)
         assert found[1] == {
