@@ -85,8 +85,8 @@ def test_lighter_unet_on_other_images(in_channels, group_size, parameters):
     assert count_parameters(LighterUNet(in_channels, group_size=group_size)) == parameters
 
 
-def test_lighter_unet_has_sixteen_channels_a_group_by_default():
-    assert count_parameters(LighterUNet()) == 2_700_757
+def test_lighter_unet_has_128_channels_a_group_by_default():
+    assert count_parameters(LighterUNet()) == count_parameters(LighterUNet(group_size=128)) == 7_944_661
 
 
 def test_each_published_group_size_is_listed_once():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.export import Dim
+from torch.optim.swa_utils import update_bn
 
 from networks.blocks import Concat
 from networks.cells import AttentionGate, NormalCell, ReductionCell
@@ -130,9 +131,7 @@ def test_every_combination_segments_odd_sizes_and_scripts(combination):
 def test_every_weight_of_every_combination_receives_a_gradient(combination, training):
     network = tiny(*combination)
     x = torch.rand(4, 2, 15, 13)
-    with torch.no_grad():
-        for _ in range(30):  # Until the norms know the statistics of their features.
-            network.train()(x)
+    update_bn([x], network)
     network.train(training)(x).square().mean().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad.isfinite().all(), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
 import io
 
@@ -24,10 +25,28 @@ import networks
 from pipelines.datasets import lits
 from tests.networks.building import build, close, images, settled, variants
 
+# By module, so that pytest runs all tests of a network one after the other, and builds it once for them.
 pytestmark = [
-    pytest.mark.parametrize("variant", variants()),
+    pytest.mark.parametrize("variant", variants(), scope="module"),
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
 ]
+
+
+@pytest.fixture(scope="module")
+def fitted(variant):
+    """The network that tests share: they leave it as it is."""
+    return settled(variant).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def scripted(fitted):
+    return torch.jit.script(fitted)
+
+
+@pytest.fixture
+def network(fitted):
+    """A copy of the shared network, for a test that changes it."""
+    return copy.deepcopy(fitted).requires_grad_()
 
 
 def test_example_in_docstring_runs(variant):
@@ -57,35 +76,32 @@ def test_returns_logits(variant):
 
 
 @pytest.mark.parametrize("extra", [(0, 0), (0, 1), (7, 0)])
-def test_smallest_images(variant, extra):
-    network = build(variant).eval()
-    size = (network.least_size + extra[0], network.least_size + extra[1])
+def test_smallest_images(fitted, extra):
+    size = (fitted.least_size + extra[0], fitted.least_size + extra[1])
     with torch.no_grad():
-        assert network(images(network, *size)).shape == (2, 1, *size)
+        assert fitted(images(fitted, *size)).shape == (2, 1, *size)
 
 
-def test_odd_oblong_image(variant):
-    network = build(variant).eval()
+def test_odd_oblong_image(fitted):
     with torch.no_grad():
-        assert network(images(network, 375, 145, batch=1)).shape == (1, 1, 375, 145)
+        assert fitted(images(fitted, 375, 145, batch=1)).shape == (1, 1, 375, 145)
 
 
 @pytest.mark.parametrize("short_axis", [2, 3])
-def test_smaller_image_is_an_error_that_names_the_least_size(variant, short_axis):
-    network = build(variant).eval()
-    least = network.least_size
+def test_smaller_image_is_an_error_that_names_the_least_size(fitted, scripted, short_axis):
+    least = fitted.least_size
     size = [least, least]
     size[short_axis - 2] -= 1
     message = f"at least {least} x {least} pixels, got {size[0]} x {size[1]}"
     with pytest.raises(ValueError, match=message):
-        network(images(network, *size))
+        fitted(images(fitted, *size))
     with pytest.raises(torch.jit.Error, match=message):
-        torch.jit.script(network)(images(network, *size))
+        scripted(images(fitted, *size))
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_every_parameter_receives_a_gradient(variant, training):
-    network = settled(variant).train(training)
+def test_every_parameter_receives_a_gradient(network, training):
+    network.train(training)
     network(images(network)).square().mean().backward()
     for parameter_name, parameter in network.named_parameters():
         assert parameter.grad is not None, parameter_name
@@ -104,26 +120,23 @@ def test_training_step_lowers_the_loss(variant):
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     losses = []
     for _ in range(6):
-        optimizer.zero_grad()
         loss = nn.functional.binary_cross_entropy_with_logits(network(x), target)
+        losses.append(loss.item())
+        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(loss.item())
     assert losses[-1] < 0.95 * losses[0]
 
 
-def test_script_equals_eager(variant):
-    network = settled(variant)
-    scripted = torch.jit.script(network)
-    least = network.least_size
+def test_script_equals_eager(fitted, scripted):
+    least = fitted.least_size
     with torch.no_grad():
-        for x in (images(network), images(network, least, 2 * least, batch=1)):
-            close(scripted(x), network(x))
+        for x in (images(fitted), images(fitted, least, 2 * least, batch=1)):
+            close(scripted(x), fitted(x))
 
 
-def test_exported_program_and_onnx_equal_eager_at_any_size(variant, tmp_path):
+def test_exported_program_and_onnx_equal_eager_at_any_size(network, tmp_path):
     """One pixel at the bottom is a case of its own for `torch.export`, so the bottom has two at least."""
-    network = settled(variant)
     least = network.least_size
     sizes = {0: Dim("batch", min=1), 2: Dim("height", min=2 * least), 3: Dim("width", min=2 * least)}
     program = torch.export.export(network, (images(network),), dynamic_shapes=(sizes,))
@@ -139,8 +152,7 @@ def test_exported_program_and_onnx_equal_eager_at_any_size(variant, tmp_path):
             close(torch.from_numpy(logits), expected)
 
 
-def test_channels_last_equals_contiguous(variant):
-    network = settled(variant)
+def test_channels_last_equals_contiguous(network):
     x = images(network)
     with torch.no_grad():
         expected = network(x)
@@ -149,18 +161,18 @@ def test_channels_last_equals_contiguous(variant):
         close(network(x.to(memory_format=torch.channels_last)), expected)
 
 
-def test_channels_last_gradients_equal_contiguous(variant):
+def test_channels_last_gradients_equal_contiguous(network):
     """In float64: float32 rounds a few features to the other side of a ReLU, here one, there another."""
     gradients = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
-        network = settled(variant).double().to(memory_format=memory_format)
-        network(images(network).double()).square().mean().backward()
+        network = network.double().to(memory_format=memory_format)
+        network.zero_grad()
+        network(images(network, batch=1).double()).square().mean().backward()
         gradients.append(torch.cat([p.grad.contiguous().flatten() for p in network.parameters()]))
     assert (gradients[0] - gradients[1]).norm() < 1e-10 * gradients[0].norm()
 
 
-def test_bfloat16(variant):
-    network = settled(variant)
+def test_bfloat16(network):
     x = images(network)
     with torch.no_grad():
         expected = network(x)
@@ -186,14 +198,14 @@ def test_seed_determines_the_initial_weights(variant):
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-def test_state_dict_round_trip(variant):
-    network, restored = settled(variant), build(variant, seed=5).eval()
+def test_state_dict_round_trip(variant, fitted):
+    restored = build(variant, seed=5).eval()
     file = io.BytesIO()
-    torch.save(network.state_dict(), file)
+    torch.save(fitted.state_dict(), file)
     file.seek(0)
     restored.load_state_dict(torch.load(file, weights_only=True))
     with torch.no_grad():
-        assert torch.equal(restored(images(network)), network(images(network)))
+        assert torch.equal(restored(images(fitted)), fitted(images(fitted)))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ from torch import nn
 
 from networks import NETWORKS, PlainUNet, count_gmacs, count_parameters, summarize
 
+SUMMARIES = summarize()
+
 
 def test_parameters_leave_out_the_statistics_of_a_norm():
     assert count_parameters(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))) == (8 * 3 * 9 + 8) + 16
@@ -34,7 +36,7 @@ def test_counting_leaves_the_network_as_it_is():
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-@pytest.mark.parametrize("summary", summarize(), ids=lambda summary: summary.title)
+@pytest.mark.parametrize("summary", SUMMARIES, ids=lambda summary: summary.title)
 def test_multiply_accumulates_agree_with_another_counter(summary):
     """fvcore traces a run; a small image, and small widths where the paper's are wide, keep that short."""
     arguments = {
@@ -51,16 +53,15 @@ def test_multiply_accumulates_agree_with_another_counter(summary):
 
 
 def test_every_published_network_is_summarized():
-    summaries = summarize()
-    assert sorted(s.title for s in summaries) == sorted(
+    assert sorted(s.title for s in SUMMARIES) == sorted(
         published.title for name in NETWORKS.names for published in NETWORKS[name].published
     )
-    plain = next(s for s in summaries if s.title == "PlainUNet")
+    plain = next(s for s in SUMMARIES if s.title == "PlainUNet")
     assert (plain.network, plain.paper, plain.image_size) == (
         "PlainUNet",
         "Li et al., ISBI 2021",
         (3, 256, 256),
     )
     assert (plain.published, plain.parameters, round(plain.gmacs, 2)) == ("17,267,393", 17_267_393, 39.98)
-    assert [s.paper for s in summaries] == sorted(s.paper for s in summaries)
-    assert all(s.title.startswith(s.network) for s in summaries)
+    assert [s.paper for s in SUMMARIES] == sorted(s.paper for s in SUMMARIES)
+    assert all(s.title.startswith(s.network) for s in SUMMARIES)
