@@ -89,7 +89,7 @@ def noisy(workspaces):
 def infer(folder, source, name, expect=0):
     options = {**for_inference("ceus"), "checkpoint": folder / "noisy.pt"}
     out = run(folder, "inferring", INFERENCE, expect, dataset_dir=source, output_dir=name, **options)
-    return out, {path.name: path for path in (folder / name).glob("*")}
+    return out, {path.name: path for path in (folder / name).glob("*.png")}
 
 
 def test_pictures_and_clips_give_a_mask_on_the_contrast_panel_alone(noisy):
