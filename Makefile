@@ -66,7 +66,7 @@ demo-us: install  ## the same for both ultrasound bundles
 # Small images and few epochs on phantoms; the bundles' own settings take a GPU, or days.
 ladder calipers: SETTING := --dataset_dir data/ladder --image_size "[64,64]" --network_def\#group_size 16 \
     --max_epochs 60 --early_stop_patience None --num_workers 0
-ladder: install  ## the seven rungs of the dce_us bundle's tuning ladder, on its phantom; about half an hour
+ladder: install  ## the seven rungs of the dce_us bundle's tuning ladder, on its phantom
 	$(VENV)/bin/featherseg phantom dce_us --out data/ladder --cases 40 --size 160
 	$(RUN) -m pipelines.study dce_us ladder_1_start ladder_2_augmentation ladder_3_dice_loss ladder_4_adam \
 	    ladder_5_plateau ladder_6_batch_8 bundle -- $(SETTING)
@@ -77,7 +77,7 @@ calipers: install  ## the dce_us bundle with and without burned-in calipers, on 
 	$(RUN) -m pipelines.study dce_us bundle calipers_removed --seeds 0 1 2 -- $(SETTING)
 
 ablation: SETTING := --image_size "[48,48]" --batch_size 8 --max_epochs 20 --num_workers 0
-ablation: install  ## what each part of the ceus bundle's network adds, on its phantom; about half an hour
+ablation: install  ## what each part of the ceus bundle's network adds, on its phantom
 	$(VENV)/bin/featherseg phantom ceus --out data/ablation --cases 36 --size 96
 	$(RUN) -m pipelines.study ceus dual_unet ablation_1_ceus ablation_2_us ablation_3_both ablation_4_csa \
 	    ablation_5_cff bundle --seeds 0 1 2 -- --dataset_dir data/ablation $(SETTING)
