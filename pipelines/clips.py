@@ -23,6 +23,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, get_decoder, iter_pixels, pixel_array
 
 from pipelines.datasets.checking import natural
+from pipelines.datasets.masks import READ_ERRORS
 from pipelines.errors import DataError
 
 VIDEOS = (".avi", ".mp4")
@@ -40,19 +41,10 @@ PALETTE = tuple(
 )
 FRAME_TIME = 0x00181063
 
-# What pydicom and its decoders are seen to raise for a file that is cut off or damaged, and what Pillow does.
+# What pydicom and its decoders are seen to raise for a file that is cut off or damaged.
 DICOM_ERRORS = (
     *(AttributeError, EOFError, IndexError, KeyError, NotImplementedError, OSError),
     *(RuntimeError, TypeError, ValueError, struct.error, zlib.error, InvalidDicomError),
-)
-PICTURE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
 )
 
 
@@ -124,7 +116,7 @@ def _pictures(files: Sequence[Path], rate: float, where: str) -> Iterator[Frame]
             with Image.open(file) as picture:
                 deep = picture.mode.startswith(("I", "F"))
                 image = None if deep else np.asarray(picture.convert("RGB"))
-        except PICTURE_ERRORS as error:
+        except READ_ERRORS as error:
             raise DataError(
                 f"{file}: expected a whole picture, found one that cannot be read; export it again"
             ) from error

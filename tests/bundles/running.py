@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import mlflow
+import torch
 
 from tests.conftest import ROOT
 
@@ -76,6 +77,15 @@ def run(folder, run_id, config_file, expect=0, env=None, **options):
     )
     assert done.returncode == expect, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
+
+
+def noisy_weights(folder, bundle):
+    """Of the run "a", changed so that they segment a good part of anything and masks can be compared."""
+    state = torch.load(folder / "runs" / bundle / "a/model.pt", weights_only=True)
+    state["final_conv.weight"] *= 50
+    state["final_conv.bias"] *= 0
+    torch.save(state, folder / "noisy.pt")
+    return folder / "noisy.pt"
 
 
 def runs_of(folder, bundle):

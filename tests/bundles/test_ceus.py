@@ -12,7 +12,7 @@ from pipelines import datasets
 from pipelines.clips import read_clip
 from pipelines.datasets.ceus_writers import IDENTITY
 from pipelines.scoring import read_cases
-from tests.bundles.running import for_inference, run, small, train
+from tests.bundles.running import for_inference, noisy_weights, run, small, train
 from tests.conftest import ROOT, SHARED
 
 SMALL, TRAIN = small("ceus"), train("ceus")
@@ -77,12 +77,8 @@ def test_either_image_alone_is_the_one_that_both_together_have(monkeypatch, work
 
 @pytest.fixture(scope="module")
 def noisy(workspaces):
-    """Weights that segment a good part of anything."""
     folder, _ = workspaces("ceus")
-    state = torch.load(folder / "runs/ceus/a/model.pt", weights_only=True)
-    state["final_conv.weight"] *= 50
-    state["final_conv.bias"] *= 0
-    torch.save(state, folder / "noisy.pt")
+    noisy_weights(folder, "ceus")
     return folder
 
 

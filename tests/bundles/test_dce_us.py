@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 from scipy import ndimage
@@ -13,7 +12,7 @@ from scipy import ndimage
 from pipelines import datasets
 from pipelines.datasets import masks
 from pipelines.scoring import read_cases
-from tests.bundles.running import for_inference, run, small, train
+from tests.bundles.running import for_inference, noisy_weights, run, small, train
 from tests.conftest import ROOT, SHARED
 from tests.pipelines.dicom_pictures import PATIENT, write_dicom
 
@@ -148,12 +147,8 @@ def test_a_model_is_not_given_other_calipers_than_it_was_trained_with(without_ca
 
 @pytest.fixture(scope="module")
 def noisy(workspaces):
-    """Weights that segment a good part of anything, so that masks can be compared."""
     folder, _ = workspaces("dce_us")
-    state = torch.load(folder / "runs/dce_us/a/model.pt", weights_only=True)
-    state["final_conv.weight"] *= 50
-    state["final_conv.bias"] *= 0
-    torch.save(state, folder / "noisy.pt")
+    noisy_weights(folder, "dce_us")
     return folder
 
 

@@ -13,7 +13,7 @@ import torch
 
 from pipelines import datasets
 from pipelines.scoring import read_cases
-from tests.bundles.running import SMALL, TRAIN, environment, run, runs_of
+from tests.bundles.running import SMALL, TRAIN, environment, noisy_weights, run, runs_of
 from tests.conftest import SHARED
 
 
@@ -82,13 +82,8 @@ def infer(folder, source, name="masks", **options):
 
 @pytest.fixture(scope="module")
 def noisy(trained):
-    """Weights that segment a good part of anything, so that masks can be compared."""
     folder, _ = trained
-    state = torch.load(folder / "runs/lits/a/model.pt", weights_only=True)
-    state["final_conv.weight"] *= 50
-    state["final_conv.bias"] *= 0
-    torch.save(state, folder / "noisy.pt")
-    return folder, {"checkpoint": folder / "noisy.pt"}
+    return folder, {"checkpoint": noisy_weights(folder, "lits")}
 
 
 def same_grid(image, mask):
