@@ -134,11 +134,17 @@ def rows_of(results: dict[str, dict[str, float]]) -> tuple[list[str], list[list[
     heading = ["experiment", "runs", "Dice", "IoU", "HD95", "cases", "missed", "false alarms"]
     lines = [
         [name, str(found["runs"])]
-        + [scoring.mean_and_spread(found, score) for score in SCORES]
+        + [_mean(found, score) for score in SCORES]
         + [str(found[key]) for key in ("cases", "missed", "false_alarms")]
         for name, found in results.items()
     ]
     return heading, lines
+
+
+def _mean(found: dict[str, float], score: str) -> str:
+    """One run has no spread to show."""
+    text = scoring.mean_and_spread(found, score)
+    return text if found["runs"] > 1 else text.split(" ")[0]
 
 
 def study(

@@ -60,6 +60,11 @@ def test_every_experiment_is_trained_and_evaluated_with_every_seed(place):
     assert found["iou_mean"] == pytest.approx(0.15)
 
 
+def test_one_run_has_no_spread(place):
+    _, lines = study.rows_of(study.study("ceus", ["bundle"], [0]))
+    assert lines == [["bundle", "1", "0.250", "0.125", "0.0", "2", "1", "0"]]
+
+
 def test_what_is_done_is_not_done_again_and_what_broke_off_goes_on(place):
     folder, said = place
     study.study("ceus", ["bundle"], [0])
