@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import signal
 import sys
@@ -16,10 +18,11 @@ import torch
 from ignite.engine import Engine, Events
 
 import networks
-from pipelines import report, scoring
+from pipelines import report, scoring, sources
 from pipelines.checkpoints import BEST, save
 from pipelines.datasets.fingerprint import fingerprint
-from pipelines.runs import FAILED, FINISHED, Run, dead_runs
+from pipelines.files import read_json
+from pipelines.runs import FAILED, FINISHED, Run, dead_runs, network_label, recipe
 from pipelines.tracking import Tracker, close_dead_runs
 
 
@@ -84,6 +87,24 @@ class TrainingRecord:
             "python": platform.python_version(),
         }
 
+    def tags(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """What runs are grouped by, and told apart by, where they are compared."""
+        note, config = self.run.note, read_json(self.run.folder / "config.json")
+        values, device = note["values"], next(self.network.parameters()).device
+        folds = json.dumps(read_json(self.run.folder / "split.json"), sort_keys=True)
+        return {
+            "bundle": values.get("bundle", self.run.bundle),
+            "network": network_label(config),
+            "overlay": values.get("overlay") or "-",
+            "seed": values.get("seed"),
+            "fold": note["fold"],
+            "data": facts["dataset_fingerprint"],
+            "split": hashlib.sha256(folds.encode()).hexdigest()[:12],
+            "code": sources.loaded(),
+            "recipe": recipe(config),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        }
+
     def started(self, engine: Engine) -> None:
         """Open the run, or go on in it."""
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -93,8 +114,7 @@ class TrainingRecord:
         self.tracker.add("status", status="RUNNING")
         if not any(record and record["kind"] == "params" for record in self.tracker.records()):
             self.tracker.add("params", values={**note["values"], **facts})
-            tags = {"bundle": self.run.bundle, "network": facts["network"], "fold": note["fold"]}
-            self.tracker.add("tags", values=tags)
+            self.tracker.add("tags", values=self.tags(facts))
             for name in ("config.json", "split.json"):
                 self.tracker.add("artifact", path=name)
         self.run.update(facts=facts)
@@ -105,13 +125,15 @@ class TrainingRecord:
         self.rate = self.optimizer.param_groups[0]["lr"]
         self.since = time.perf_counter()
         self.loss = torch.zeros((), dtype=torch.float64)
-        self.iterations = 0
+        self.iterations, self.images, self.trained = 0, 0, 0.0
 
     def iteration_completed(self, engine: Engine) -> None:
         """Add an iteration's loss; on a GPU it stays there, so that the step is not waited for."""
         loss = engine.state.output["loss"].detach()
         self.loss = self.loss.to(loss.device) + loss
         self.iterations += 1
+        self.images += len(engine.state.batch["image"]) * idist.get_world_size()
+        self.trained = time.perf_counter() - self.since
 
     def epoch_completed(self, engine: Engine) -> None:
         """Record the epoch and say in one line how it went."""
@@ -120,6 +142,7 @@ class TrainingRecord:
             return
         epoch, seconds = engine.state.epoch, time.perf_counter() - self.since
         values = {"train_loss": loss, "lr": self.rate, "epoch_seconds": seconds}
+        values["images_per_second"] = self.images / max(self.trained, 1e-9)
         line = f"epoch {epoch}/{engine.state.max_epochs}  loss {loss:.4f}"
         state = self.evaluator.state
         if state.epoch == epoch:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import os
 import platform
 import secrets
@@ -28,6 +30,8 @@ MAY_CHANGE = {
     *("resume", "run_name", "output_dir", "dataset_dir", "cache_dir", "bundle_root", "split_file"),
     *("frames_dir", "device", "amp", "num_workers", "slices_on"),
 }
+# What runs of one recipe may differ in: these, what is drawn at random, and what things are called.
+NOT_RECIPE = MAY_CHANGE - {"amp"} | {"seed", "fold", "experiment", "network_name", "imports"}
 
 
 def flag(value: Any) -> bool:
@@ -139,6 +143,40 @@ def configuration() -> tuple[dict[str, Any], dict[str, Any]]:
         if value is None or isinstance(value, (bool, int, float, str)) or _short_list(value):
             values[key] = value
     return config, values
+
+
+def recipe(config: dict[str, Any]) -> str:
+    """A short name for how a network is trained: 12 hexadecimal digits of the configuration.
+
+    Runs of one recipe differ in their seed, their fold, where they ran and what they are called, no more.
+
+    Args:
+        config: the first of what `configuration` returns.
+    """
+    kept = {key: value for key, value in config.items() if key not in NOT_RECIPE}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def network_label(config: dict[str, Any]) -> str:
+    """What a network is called in tables: the user's `network_name`, else its class and arguments.
+
+    Channels and dimensions follow from the task, and are left out.
+
+    Args:
+        config: the first of what `configuration` returns.
+    """
+    if config.get("network_name"):
+        return str(config["network_name"])
+    definition = config.get("network_def", {})
+    if not isinstance(definition, dict):
+        return "network"
+    own = {
+        key: value
+        for key, value in definition.items()
+        if not key.startswith("_") and key not in ("in_channels", "out_channels", "spatial_dims")
+    }
+    name = str(definition.get("_target_", "network")).rpartition(".")[2]
+    return " ".join([name, *(f"{key}={value}" for key, value in own.items())])
 
 
 def _short_list(value: Any) -> bool:

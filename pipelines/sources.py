@@ -6,6 +6,7 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,14 @@ def digest(module: str) -> str:
     known: dict[str, bytes] = {}
     _collect(module, known)
     return hashlib.sha256(repr(sorted(known.items())).encode()).hexdigest()
+
+
+def loaded() -> str:
+    """A hash of the source of all of our modules that this process has imported: 12 hexadecimal digits."""
+    own = sorted((name, module) for name, module in list(sys.modules.items()) if is_own(name))
+    files = [(name, Path(module.__file__)) for name, module in own if getattr(module, "__file__", None)]
+    content = [(name, hashlib.sha256(file.read_bytes()).hexdigest()) for name, file in files]
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
 
 
 def _collect(module: str, known: dict[str, bytes]) -> None:

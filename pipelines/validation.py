@@ -16,7 +16,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation
 from monai.utils import convert_to_tensor
 
-from pipelines import report, scoring
+from pipelines import report, scoring, shown
 from pipelines.datasets.checking import natural
 
 
@@ -106,18 +106,18 @@ class CaseScores(Metric):
         ]
         if spatial == 3:
             parts = [Orientation(axcodes="RAS", labels=None)(part) for part in parts]
-        shown: dict[str, Any] = {"spacing": self._spacing(parts[0])}
+        kept: dict[str, Any] = {"spacing": self._spacing(parts[0])}
         image, true, predicted = parts[0].numpy(), _mask(parts[1]), _mask(parts[2])
         if spatial == 3:
-            shown["numbers"] = report.telling_slices([true, predicted], true.shape)
+            kept["numbers"] = report.telling_slices([true, predicted], true.shape)
         if spatial == 2 and len(image) == 3:
-            shown["colour"] = True
+            kept["colour"] = True
             image = np.moveaxis(np.rint(image * (1 if image.max() > 1 else 255)).astype(np.uint8), 0, -1)
         else:
             image = image[0] if self.display_range is None else np.clip(image[0], *self.display_range)
         for name, array in (("image", image), ("truth", true), ("prediction", predicted)):
-            shown[name] = array[..., shown["numbers"]] if spatial == 3 else array
-        return shown
+            kept[name] = array[..., kept["numbers"]] if spatial == 3 else array
+        return kept
 
 
 def _mask(volume: torch.Tensor) -> np.ndarray:
@@ -145,6 +145,15 @@ def write_pictures(scores: CaseScores, folder: Path) -> dict[str, Path]:
         report.overlay(**scores.shown[row["case"]], path=path, title=caption)
         pictures[caption.capitalize()] = path
     return pictures
+
+
+def thumbnails(scores: CaseScores) -> dict[str, shown.Shown]:
+    """A small picture of every case that this process has, for comparisons with other networks."""
+    parts = ("image", "truth", "prediction")
+    return {
+        case: shown.thumbnail(*(kept[part] for part in parts), colour=kept.get("colour", False))
+        for case, kept in scores.shown.items()
+    }
 
 
 class BestCases:
@@ -237,6 +246,7 @@ class EvaluationReport:
         scoring.write_cases(rows, self.folder / "cases.csv")
         scoring.write_cases(self.grid_scores.rows, self.folder / "cases_on_grid.csv")
         pictures = write_pictures(self.scores, self.folder / "pictures")
+        shown.write(self.folder / "shown.npz", thumbnails(self.scores))
         facts = {**self.facts, "on the network's grid": on_grid}
         report.write_report(self.folder, self.title, summary, rows, facts, pictures, unit)
         print(scoring.format_table(rows, summary, unit))

@@ -1,0 +1,94 @@
+"""What a picture of each held-out case needs, in one small file beside their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage.transform import resize
+
+from pipelines.errors import DataError
+from pipelines.files import written_whole
+
+LONGEST = 192  # pixels of the longer side, enough for a picture of many cases
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One slice of a case.
+
+    Attributes:
+        image: uint8, (H, W) or, in colour, (H, W, 3).
+        truth, prediction: bool, (H, W).
+    """
+
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+
+
+def thumbnail(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, colour: bool = False) -> Shown:
+    """Take the slice with most lesion, true or predicted, shrink it, and bring its grey values to 0 to 255.
+
+    Args:
+        image: (X, Y), in colour (X, Y, 3) in uint8, or slices of a volume in RAS orientation, (X, Y, slices);
+            a volume is turned to be seen from the feet, as `report.overlay` shows it.
+        truth, prediction: bool, of the image's shape without colour.
+        colour: the last axis of `image` is its colour.
+    """
+    if truth.ndim == 3:
+        most = int((truth | prediction).sum(axis=(0, 1)).argmax())
+        image, truth, prediction = (part[::-1, ::-1, most] for part in (image, truth, prediction))
+    image, truth, prediction = (part.swapaxes(0, 1) for part in (image, truth, prediction))
+    if not colour:
+        low, high = float(image.min()), float(image.max())
+        image = (image - low) * (255 / (high - low) if high > low else 0)
+    shape = np.array(truth.shape)
+    if shape.max() > LONGEST:
+        height, width = np.maximum(1, np.rint(shape * LONGEST / shape.max())).astype(int)
+        image = resize(image, (height, width), order=1, anti_aliasing=True, preserve_range=True)
+        truth, prediction = (
+            resize(mask.astype(float), (height, width), order=1, anti_aliasing=True) >= 0.5
+            for mask in (truth, prediction)
+        )
+    return Shown(np.rint(image).astype(np.uint8), truth.astype(bool), prediction.astype(bool))
+
+
+def write(path: str | Path, cases: Mapping[str, Shown]) -> None:
+    """Write the cases to a compressed `.npz`, whole or not at all."""
+    arrays: dict[str, Any] = {"cases": np.array(list(cases), dtype=str)}
+    for number, shown in enumerate(cases.values()):
+        arrays[f"image_{number}"] = shown.image
+        arrays[f"truth_{number}"] = np.packbits(shown.truth, axis=1)
+        arrays[f"prediction_{number}"] = np.packbits(shown.prediction, axis=1)
+    with written_whole(path) as beside:
+        np.savez_compressed(beside, **arrays)
+
+
+def read(path: str | Path) -> dict[str, Shown]:
+    """The cases of a file of `write`, by name.
+
+    Raises:
+        DataError: no such file, or not one of these.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {str(name): _shown(file, number) for number, name in enumerate(file["cases"])}
+    except FileNotFoundError as error:
+        raise DataError(
+            f"expected pictures of cases at {path}, found none; evaluate the run again"
+        ) from error
+    except Exception as error:  # a zip file can be broken in many ways
+        raise DataError(f"expected pictures of cases in {path}, found: {error}; evaluate again") from error
+
+
+def _shown(file: Any, number: int) -> Shown:
+    image = file[f"image_{number}"]
+    masks = (
+        np.unpackbits(file[f"{name}_{number}"], axis=1, count=image.shape[1]).astype(bool)
+        for name in ("truth", "prediction")
+    )
+    return Shown(image, *masks)
