@@ -134,6 +134,40 @@ def calipers(
         typer.echo(f"picture: {out}")
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def sweep(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sweep file, such as those of the bundles.")],
+    jobs: Annotated[int, typer.Option(min=1, help="How many runs at a time on each device.")] = 1,
+    devices: Annotated[str, typer.Option(help="GPUs, such as 0,1; by default all.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands and run none.")] = False,
+) -> None:
+    """Train and evaluate a grid of networks, overlays, seeds and folds; what MLflow has finished is skipped.
+
+    Options of the bundles may follow, as --dataset_dir. It can be stopped, or killed, and started again.
+
+    Example: featherseg sweep bundles/dce_us/sweeps/busi_cpu.yaml --jobs 2 --dataset_dir data/dce_us
+    """
+    from pipelines import sweep as sweeping
+    from pipelines import sweep_plan
+
+    planned = sweep_plan.read(file, sweep_plan.options(context.args))
+    if dry_run:
+        typer.echo("\n".join(job.in_words() for job in planned))
+        return
+    devices_used = devices.split(",") if devices else sweeping.all_devices()
+    outcomes = sweeping.sweep(planned, sweeping.slots(devices_used, jobs))
+    for state in (sweeping.FAILED, sweeping.ELSEWHERE):
+        for outcome in outcomes:
+            if outcome.state == state:
+                typer.echo(f"{outcome.job.name}: {state}: {outcome.words}", err=True)
+    counts = [f"{sum(one.state == state for one in outcomes)} {state}" for state in sweeping.STATES]
+    typer.echo(f"{len(planned)} runs: {', '.join(counts)}")
+    typer.echo(f"compare them: featherseg compare {planned[0].experiment}")
+    if any(outcome.state in (sweeping.FAILED, sweeping.ELSEWHERE) for outcome in outcomes):
+        raise typer.Exit(1)
+
+
 @app.command()
 def networks(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
