@@ -78,9 +78,7 @@ def read(path: str | Path) -> dict[str, Shown]:
         with np.load(path, allow_pickle=False) as file:
             return {str(name): _shown(file, number) for number, name in enumerate(file["cases"])}
     except FileNotFoundError as error:
-        raise DataError(
-            f"expected pictures of cases at {path}, found none; evaluate the run again"
-        ) from error
+        raise DataError(f"expected pictures of cases at {path}, found none; evaluate again") from error
     except Exception as error:  # a zip file can be broken in many ways
         raise DataError(f"expected pictures of cases in {path}, found: {error}; evaluate again") from error
 

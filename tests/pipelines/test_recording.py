@@ -19,14 +19,15 @@ def run(workspace):
     return run
 
 
-def train(run, cases, step=lambda engine, batch: {"loss": torch.tensor(float(batch))}):
+def train(run, cases, step=lambda engine, batch: {"loss": batch["loss"]}):
     network = torch.nn.Conv2d(1, 1, 3)
     evaluator = Engine(lambda engine, batch: None)
     evaluator.state.epoch = 0
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
     trainer = Engine(step)
     TrainingRecord(run, evaluator, network, optimizer, (1, 8, 8), cases).attach(trainer)
-    trainer.run([1, 2, 6], max_epochs=2)
+    batches = [{"image": torch.zeros(2, 1, 8, 8), "loss": torch.tensor(loss)} for loss in (1.0, 2.0, 6.0)]
+    trainer.run(batches, max_epochs=2)
     return run
 
 
@@ -39,6 +40,12 @@ def test_a_training_is_recorded_from_start_to_end(run, cases, capsys):
     assert found.info.status == "FINISHED"
     assert found.data.metrics["train_loss"] == 3
     assert found.data.metrics["lr"] == 0.5
+    # Six images an epoch, in the part of its seconds that trained.
+    assert found.data.metrics["images_per_second"] >= 6 / found.data.metrics["epoch_seconds"]
+    tags = found.data.tags
+    assert (tags["bundle"], tags["overlay"], tags["fold"], tags["device"]) == ("lits", "-", "0", "cpu")
+    assert tags["data"] == found.data.params["dataset_fingerprint"]
+    assert len({tags[key] for key in ("split", "code", "recipe")}) == 3
     assert (found.data.params["parameters"], found.data.params["GMACs"]) == ("10", "0.0")
     assert run.note["status"] == runs.FINISHED
     assert "epoch 2/2  loss 3.0000" in capsys.readouterr().out

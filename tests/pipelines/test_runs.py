@@ -142,3 +142,28 @@ def test_flags_come_as_text_from_the_command_line():
 
 def test_the_code_has_a_version():
     assert runs.code_version()
+
+
+CONFIG = {
+    "seed": 0,
+    "fold": 0,
+    "dataset_dir": "data/a",
+    "max_epochs": 3,
+    "network_def": {"_target_": "networks.LighterUNet", "in_channels": 3, "group_size": 16},
+}
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"fold": 2}, {"dataset_dir": "b"}, {"network_name": "x"}])
+def test_runs_of_one_recipe_differ_in_chance_place_and_name(change):
+    assert runs.recipe({**CONFIG, **change}) == runs.recipe(CONFIG)
+
+
+@pytest.mark.parametrize("change", [{"max_epochs": 4}, {"amp": True}, {"network_def": {"_target_": "x"}}])
+def test_other_settings_are_another_recipe(change):
+    assert runs.recipe({**CONFIG, **change}) != runs.recipe(CONFIG)
+
+
+def test_a_network_is_called_by_its_class_and_own_arguments_or_as_the_user_says():
+    assert runs.network_label(CONFIG) == "LighterUNet group_size=16"
+    assert runs.network_label({**CONFIG, "network_name": "C = 16"}) == "C = 16"
+    assert runs.network_label({"network_def": "$@other"}) == "network"

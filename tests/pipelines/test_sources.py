@@ -1,3 +1,4 @@
+import importlib
 import sys
 
 import pytest
@@ -53,3 +54,15 @@ def test_what_is_ours():
     assert sources.is_own("transforms.panels")
     assert not sources.is_own("transformers.panels")
     assert not sources.is_own("monai.transforms")
+
+
+def test_what_is_loaded_is_hashed_and_nothing_else(package):
+    folder, _ = package
+    importlib.import_module("cottage.low")
+    before = sources.loaded()
+    (folder / "aside.py").write_text("# not imported\n")
+    assert sources.loaded() == before
+    (folder / "low.py").write_text("DEEP = 2\n")
+    assert sources.loaded() != before
+    importlib.import_module("cottage.aside")
+    assert len(sources.loaded()) == 12

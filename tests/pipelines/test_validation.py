@@ -4,6 +4,7 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 
+from pipelines import shown
 from pipelines.scoring import read_cases
 from pipelines.validation import BestCases, CaseScores, EvaluationReport, StopEarly
 
@@ -102,6 +103,7 @@ def test_an_evaluation_is_reported(tmp_path, capsys):
     assert expected in page
     assert len(read_cases(tmp_path / "cases_on_grid.csv")) == 5
     assert on_grid.shown == {}
+    assert list(shown.read(tmp_path / "shown.npz")) == list(scores.shown)
     figures, folder = recorded[0]
     assert figures["test_dice"] == figures["test_grid_dice"] == pytest.approx(0.5)
     assert folder == tmp_path

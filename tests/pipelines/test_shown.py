@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from pipelines import shown
+from pipelines.errors import DataError
+
+
+def square(shape, low, high):
+    mask = np.zeros(shape, bool)
+    mask[low:high, low:high] = True
+    return mask
+
+
+def test_a_picture_is_turned_upright_and_keeps_its_colour():
+    image = np.zeros((30, 20, 3), np.uint8)
+    image[25, 3] = (200, 100, 50)  # right, above
+    mask = square((30, 20), 2, 9)
+    found = shown.thumbnail(image, mask, ~mask, colour=True)
+    assert found.image.shape == (20, 30, 3) and tuple(found.image[3, 25]) == (200, 100, 50)
+    assert (found.truth == mask.T).all() and (found.prediction == ~mask.T).all()
+
+
+def test_the_slice_with_most_lesion_is_shown_seen_from_the_feet():
+    image = np.random.default_rng(0).normal(size=(12, 10, 3))
+    truth = np.zeros(image.shape, bool)
+    truth[2, 1, 0] = truth[3:6, 4, 1] = True
+    prediction = np.zeros(image.shape, bool)
+    prediction[8:10, 4:8, 2] = True
+    found = shown.thumbnail(image, truth, prediction)
+    assert (found.prediction == prediction[::-1, ::-1, 2].T).all()
+    grey = image[::-1, ::-1, 2].T
+    assert np.corrcoef(found.image.ravel(), grey.ravel())[0, 1] > 0.999
+    assert (found.image.min(), found.image.max()) == (0, 255)
+
+
+def test_a_large_image_is_shrunk_with_its_masks():
+    image = np.zeros((600, 300))
+    image[:300] = 7
+    found = shown.thumbnail(image, square((600, 300), 0, 150), square((600, 300), 0, 0))
+    assert found.image.shape == (96, 192) == found.truth.shape
+    assert found.truth.mean() == pytest.approx(0.125, abs=0.01) and not found.prediction.any()
+
+
+def test_an_even_image_is_black():
+    assert not shown.thumbnail(np.full((4, 4), 9.0), np.ones((4, 4), bool), np.ones((4, 4), bool)).image.any()
+
+
+def test_cases_are_read_back_as_written(tmp_path):
+    generator = np.random.default_rng(1)
+    cases = {
+        name: shown.Shown(
+            generator.integers(0, 256, shape, np.uint8), *(generator.random((2, *shape[:2])) > 0.5)
+        )
+        for name, shape in (("a", (5, 9)), ("benign (1)", (16, 3, 3)))
+    }
+    shown.write(tmp_path / "shown.npz", cases)
+    found = shown.read(tmp_path / "shown.npz")
+    assert list(found) == list(cases)
+    for name, case in cases.items():
+        for part in ("image", "truth", "prediction"):
+            assert np.array_equal(getattr(found[name], part), getattr(case, part))
+
+
+def test_no_cases_are_a_file_too(tmp_path):
+    shown.write(tmp_path / "shown.npz", {})
+    assert shown.read(tmp_path / "shown.npz") == {}
+
+
+def test_a_missing_and_a_broken_file_are_told(tmp_path):
+    with pytest.raises(DataError, match="found none; evaluate again"):
+        shown.read(tmp_path / "shown.npz")
+    (tmp_path / "shown.npz").write_bytes(b"PK not a zip")
+    with pytest.raises(DataError, match=r"expected pictures of cases in .*, found"):
+        shown.read(tmp_path / "shown.npz")
