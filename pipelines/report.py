@@ -104,7 +104,7 @@ def overlay(
         _show(axes, image if index is ... else image[..., index], volume, spacing[1] / spacing[0])
         axes.images[0].set_clim(float(image.min()), float(image.max()))
         for _, colour, mask in masks:
-            _outline(axes, mask if index is ... else mask[..., index], colour)
+            outline(axes, mask if index is ... else mask[..., index], colour)
         if index is not ... and image.shape[-1] > 1:
             axes.set_title(f"slice {index if numbers is None else numbers[index]}", fontsize=9)
     if masks:
@@ -288,7 +288,7 @@ def _show(axes: Axes, image: np.ndarray, radiological: bool, aspect: float) -> N
             axes.text(place, 0.5, mark, transform=axes.transAxes, ha="center", va="center", **style)
 
 
-def _outline(axes: Axes, mask: np.ndarray, colour: str) -> None:
+def outline(axes: Axes, mask: np.ndarray, colour: str) -> None:
     if not mask.any():
         return
     # A border of nothing closes the outline of a lesion that touches the image's.
