@@ -85,10 +85,8 @@ def track(
     from pipelines import tracking
 
     if not tracking.send_record(folder):
-        raise DataError(
-            f"expected an MLflow server at {tracking.tracking_uri()}, found none; try again later"
-        )
-    typer.echo(f"{folder}: MLflow has all of it at {tracking.tracking_uri()}")
+        raise DataError(f"expected an MLflow server at {tracking.place()}, found none; try again later")
+    typer.echo(f"{folder}: MLflow has all of it at {tracking.place()}")
 
 
 @app.command()
@@ -166,6 +164,26 @@ def sweep(
     typer.echo(f"compare them: featherseg compare {planned[0].experiment}")
     if any(outcome.state in (sweeping.FAILED, sweeping.ELSEWHERE) for outcome in outcomes):
         raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    experiment: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle, or its runs' --experiment.")],
+    out: Annotated[Path | None, typer.Option(help="By default runs/BUNDLE/comparison.")] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Scores on the network's grid.")] = False,
+    across: Annotated[
+        list[str] | None,
+        typer.Option(help="Join runs that differ in code, data, split, recipe or device; repeatable."),
+    ] = None,
+    latency: Annotated[bool, typer.Option(help="Measure how long each network takes.")] = True,
+) -> None:
+    """Compare the networks of an experiment: table, paired tests, Pareto plot, curves, cases.
+
+    Example: featherseg compare dce_us
+    """
+    from pipelines import compare_report
+
+    compare_report.make(experiment, out, grid=grid, across=across or (), latency=latency)
 
 
 @app.command()

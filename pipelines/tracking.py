@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,16 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT
 def tracking_uri() -> str:
     """Where runs are tracked: `MLFLOW_TRACKING_URI`, else SQLite in `mlruns.db` of the working directory."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlruns.db').resolve()}"
+
+
+def place(uri: str | None = None) -> str:
+    """Where runs are tracked, for people to read: the address without the password that may be in it."""
+    return without_password(uri or tracking_uri())
+
+
+def without_password(text: str) -> str:
+    """`text` without what stands before an `@` in an address."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 class Tracker:
@@ -94,8 +105,8 @@ class Tracker:
             log.warning(
                 "MLflow at %s did not take the record (%s); training goes on, the record is kept in %s and "
                 "sent later (or by `featherseg track %s`)",
-                tracking_uri(),
-                str(error).splitlines()[0] if str(error) else type(error).__name__,
+                place(),
+                without_password(str(error).splitlines()[0] if str(error) else type(error).__name__),
                 self.journal,
                 self.run.folder,
             )

@@ -6,7 +6,7 @@ import mlflow
 import pytest
 import torch
 
-from pipelines import runs
+from pipelines import runs, tracking
 from pipelines.errors import DataError
 from pipelines.tracking import Tracker, close_dead_runs, send_record, tracking_uri
 
@@ -121,3 +121,16 @@ def test_a_folder_without_a_run_is_named(workspace):
         DataError, match=r"expected the folder of a run, with run.json in it, found none in x"
     ):
         send_record("x")
+
+
+@pytest.mark.parametrize(
+    ("uri", "place"),
+    [
+        ("postgresql+psycopg2://me:secret@host:5432/runs", "postgresql+psycopg2://host:5432/runs"),
+        ("http://me:secret@host", "http://host"),
+        ("sqlite:////a/mlruns.db", "sqlite:////a/mlruns.db"),
+    ],
+)
+def test_no_password_is_shown(uri, place, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking.place() == place == tracking.place(uri)
