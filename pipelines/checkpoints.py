@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import random
 from pathlib import Path
@@ -12,8 +13,10 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
+from pipelines import weights
 from pipelines.errors import DataError
-from pipelines.files import read_json, write_bytes
+from pipelines.files import write_bytes
+from pipelines.runs import SHIPPED
 
 BEST, LAST = "model.pt", "last.pt"
 
@@ -141,48 +144,60 @@ def load_state(network: torch.nn.Module, state: dict[str, torch.Tensor], path: s
     if strange:
         raise DataError(
             f"expected weights of {type(network).__name__} as configured, found others in {path} "
-            f"({len(strange)} of {len(own)} entries differ, such as {strange[0]}); give the network it was "
-            "trained with by --network_def#_target_ networks.NAME and its arguments"
+            f"({len(strange)} of {len(own)} entries differ, such as {strange[0]}); where the checkpoint has "
+            "a record leave --network_def out, else give the network by --network_def#_target_ networks.NAME "
+            "and its arguments"
         )
     network.load_state_dict(state)
+
+
+def trained_with(checkpoint: str | Path, defaults: dict[str, Any]) -> dict[str, Any]:
+    """What evaluation and inference take from a checkpoint's own record, so that nobody repeats it.
+
+    Args:
+        checkpoint: `model.pt` in the folder of its run, or a safetensors file.
+        defaults: what weights without a record are taken to belong to: `network`, a `_target_`, and each of
+            the model settings.
+
+    Returns:
+        the defaults with what is recorded in their place; a recorded `network` is a function that builds it,
+        to be the `_target_` of `network_def`, whose arguments it takes.
+    """
+    record = weights.record_of(checkpoint)
+    found = {**defaults, **record.get("model_settings", {})}
+    if "network_def" in record:
+        found["network"] = functools.partial(weights.build, record["network_def"])
+    return found
 
 
 def load_weights(
     network: torch.nn.Module, checkpoint: str | Path, model_settings: dict[str, Any]
 ) -> torch.nn.Module:
-    """Load `model.pt` for evaluation or inference.
+    """Load weights for evaluation or inference, in the precision of the network.
 
     Args:
         network: the architecture that was trained.
-        checkpoint: weights, a plain `state_dict` or a `last.pt`.
-        model_settings: how images are prepared now; compared with what the run beside the checkpoint used.
+        checkpoint: safetensors, a plain `state_dict` or a `last.pt`; none of them needs pickle.
+        model_settings: how images are prepared now; compared with what the checkpoint's record says.
 
     Raises:
         DataError: no such file, weights of another network, or a preparation other than in training.
     """
     path = Path(checkpoint)
-    if not path.is_file():
-        raise DataError(f"expected weights at {path}, found no such file; see --checkpoint")
-    note = path.parent / "run.json"
-    trained = read_json(note) if note.is_file() else {}
+    state, trained = weights.state_of(path), weights.record_of(path)
     name = type(network).__name__
     if trained.get("network", name) != name:
         raise DataError(
-            f"expected the network that {path} was trained with, {trained['network']}, found {name}; add "
-            f"`--network_def#_target_ networks.{trained['network']}`"
+            f"expected the network that {path} was trained with, {trained['network']}, found {name}; leave "
+            f"--network_def out, or add `--network_def#_target_ networks.{trained['network']}`"
         )
     for key, value in trained.get("model_settings", {}).items():
         if key in model_settings and model_settings[key] != value:
             raise DataError(
                 f"expected {key}={value}, as {path} was trained with, found {model_settings[key]}; "
-                f'add `--{key} "{value}"`'
+                f'leave --{key} out, or add `--{key} "{value}"`'
             )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise DataError(
-            f"expected weights in {path}, found a file that PyTorch does not load as such; see --checkpoint"
-        ) from error
-    load_state(network, state.get("network", state), path)
-    print(f"weights: {path}")
+    load_state(network, state, path)
+    shipped = Path(*path.parts[-2:]) == SHIPPED
+    print(f"weights: {'shipped with the bundle, ' if shipped else ''}{path}")
     return network

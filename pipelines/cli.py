@@ -187,6 +187,26 @@ def compare(
 
 
 @app.command()
+def promote(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id in MLflow, its name, or its folder.")],
+    alias: Annotated[str, typer.Option(help="What the version is called from now on.")] = "champion",
+    experiment: Annotated[
+        str | None, typer.Option(help="Where the name is looked for; everywhere by default.")
+    ] = None,
+) -> None:
+    """Register a run's model in MLflow's Model Registry under its bundle's name, with its figures.
+
+    Example: featherseg promote runs/dce_us/mine
+    """
+    from pipelines import registry
+
+    done = registry.promote(run, alias, experiment)
+    uri = f"models:/{done.name}@{done.alias}"
+    what = "new" if done.made else "registered before; the alias is on it now"
+    typer.echo(f"{uri} is version {done.version} ({what})\nload it: --checkpoint {uri}")
+
+
+@app.command()
 def networks(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:

@@ -24,6 +24,7 @@ from pipelines.errors import DataError
 from pipelines.files import read_json, remove_leftovers, write_json, writing_error
 
 ROOT = Path("runs")
+SHIPPED = Path("models") / "model.safetensors"  # below a bundle's folder
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 # What may change when a run goes on: where things are, and what computes them.
 MAY_CHANGE = {
@@ -89,6 +90,18 @@ def finished(bundle: str, run_name: str | None = None) -> str:
     if not (path / "model.pt").is_file():
         raise DataError(f"expected the weights {path / 'model.pt'}, found none; give another --run_name")
     return str(path)
+
+
+def model(bundle: str, run_name: str | None, bundle_root: str) -> str:
+    """The weights that inference takes: of the run named, else of the newest finished one, else the shipped.
+
+    Raises:
+        DataError: there are none.
+    """
+    shipped = Path(bundle_root) / SHIPPED
+    if run_name is None and shipped.is_file() and not any(run["status"] == FINISHED for run in _runs(bundle)):
+        return str(shipped)
+    return str(Path(finished(bundle, run_name)) / "model.pt")
 
 
 def recorded(output_dir: str, key: str) -> Any:

@@ -16,7 +16,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation
 from monai.utils import convert_to_tensor
 
-from pipelines import report, scoring, shown
+from pipelines import report, scoring, shown, significance
 from pipelines.datasets.checking import natural
 
 
@@ -243,14 +243,26 @@ class EvaluationReport:
             return
         rows, summary, unit = self.scores.rows, self.scores.summary, self.scores.unit
         on_grid = scoring.in_words(self.grid_scores.summary, self.grid_scores.unit)
+        intervals = [_interval(one) for one in (self.scores, self.grid_scores)]
+        low, high = intervals[0].values()
+        likely = f"{low:.3f} to {high:.3f}"
         scoring.write_cases(rows, self.folder / "cases.csv")
         scoring.write_cases(self.grid_scores.rows, self.folder / "cases_on_grid.csv")
         pictures = write_pictures(self.scores, self.folder / "pictures")
         shown.write(self.folder / "shown.npz", thumbnails(self.scores))
-        facts = {**self.facts, "on the network's grid": on_grid}
+        facts = {**self.facts, "on the network's grid": on_grid, "mean Dice, 95 % interval": likely}
         report.write_report(self.folder, self.title, summary, rows, facts, pictures, unit)
         print(scoring.format_table(rows, summary, unit))
+        print(f"Mean Dice over other samples of such cases, 95 %: {likely} (bootstrap).")
         print(f"On the network's grid: {on_grid}.")
         print(f"report: {self.folder / 'report.md'}\npictures: {self.folder / 'pictures'}")
         if self.record is not None:
-            self.record({**self.scores.figures(), **self.grid_scores.figures()}, self.folder)
+            figures = {**self.scores.figures(), **self.grid_scores.figures()}
+            figures |= {name: end for one in intervals for name, end in one.items() if np.isfinite(end)}
+            self.record(figures, self.folder)
+
+
+def _interval(scores: CaseScores) -> dict[str, float]:
+    """Both ends of the 95 % interval of the mean Dice, under the names that are tracked."""
+    _, low, high = significance.interval([row["dice"] for row in scores.rows])
+    return {f"{scores.prefix}_dice_low": low, f"{scores.prefix}_dice_high": high}

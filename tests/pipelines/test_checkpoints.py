@@ -9,7 +9,16 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from torch.utils.data import DataLoader
 
-from pipelines.checkpoints import BEST, LAST, Checkpoints, load_weights, random_state, set_random_state
+from pipelines import weights
+from pipelines.checkpoints import (
+    BEST,
+    LAST,
+    Checkpoints,
+    load_weights,
+    random_state,
+    set_random_state,
+    trained_with,
+)
 from pipelines.errors import DataError
 from pipelines.files import write_json
 
@@ -153,10 +162,11 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(trained):
         DataError, match=r"expected weights of Linear .* \(1 of 2 entries differ, such as weight\)"
     ):
         load_weights(torch.nn.Linear(5, 3), path, {})
-    with pytest.raises(DataError, match=r"found Sequential; add `--network_def#_target_ networks.Linear`"):
+    with pytest.raises(DataError, match=r"found Sequential; leave --network_def out"):
         load_weights(torch.nn.Sequential(), path, {})
     with pytest.raises(
-        DataError, match=r'expected window=\[0, 1\], .* found \[0, 2\]; add `--window "\[0, 1\]"`'
+        DataError,
+        match=r'window=\[0, 1\], .* found \[0, 2\]; leave --window out, or add `--window "\[0, 1\]"`',
     ):
         load_weights(torch.nn.Linear(2, 3), path, {"window": [0, 2]})
     with pytest.raises(DataError, match="found no such file"):
@@ -164,3 +174,33 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(trained):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match="found a file that PyTorch does not load"):
         load_weights(torch.nn.Linear(2, 3), path, {"window": [0, 1]})
+
+
+def test_the_record_beside_a_checkpoint_goes_before_the_defaults(trained):
+    _, path = trained
+    defaults = {"network": "torch.nn.Identity", "window": [5, 6], "image_size": [8, 8]}
+    assert trained_with(path, defaults) == {**defaults, "window": [0, 1]}
+    network_def = {"_target_": "torch.nn.Linear", "in_features": "@wide", "out_features": "$@wide + 1"}
+    write_json(path.parent / "config.json", {"wide": 2, "network_def": network_def})
+    network = trained_with(path, defaults)["network"]()
+    load_weights(network, path, {})
+    assert (network.in_features, network.out_features) == (2, 3)
+    assert trained_with(path.parent / "elsewhere" / BEST, defaults) == defaults
+
+
+def test_half_precision_weights_are_loaded_in_the_precision_of_the_network(trained, tmp_path, capsys):
+    network, path = trained
+    network_def = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}
+    write_json(path.parent / "config.json", {"network_def": network_def})
+    shipped = tmp_path / "models" / "model.safetensors"
+    weights.shrink(path, shipped)
+    loaded = load_weights(torch.nn.Linear(2, 3), shipped, {"window": [0, 1]})
+    assert loaded.weight.dtype == torch.float32
+    assert torch.equal(loaded.weight, network.weight.half().float())
+    assert f"weights: shipped with the bundle, {shipped}" in capsys.readouterr().out
+    with pytest.raises(
+        DataError, match=r"expected the network that .* was trained with, Linear, found Identity"
+    ):
+        load_weights(torch.nn.Identity(), shipped, {})
+    with pytest.raises(DataError, match=r"expected window=\[0, 1\]"):
+        load_weights(torch.nn.Linear(2, 3), shipped, {"window": [0, 2]})

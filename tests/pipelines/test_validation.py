@@ -106,6 +106,9 @@ def test_an_evaluation_is_reported(tmp_path, capsys):
     assert list(shown.read(tmp_path / "shown.npz")) == list(scores.shown)
     figures, folder = recorded[0]
     assert figures["test_dice"] == figures["test_grid_dice"] == pytest.approx(0.5)
+    # Five cases of 0, 0, 0.5, 1 and 1 could have had about any mean.
+    assert 0 <= figures["test_dice_low"] < 0.3 and 0.7 < figures["test_dice_high"] <= 1
+    assert f"{figures['test_dice_low']:.3f} to {figures['test_dice_high']:.3f}" in out
     assert folder == tmp_path
 
 
