@@ -21,7 +21,7 @@ from pipelines import checkpoints, weights
 from pipelines.errors import DataError
 from pipelines.files import read_json, write_bytes, write_json
 from pipelines.runs import ROOT
-from pipelines.tracking import PATIENCE, tracking_uri
+from pipelines.tracking import PATIENCE, place, tracking_uri
 
 # MLflow would report its use over the internet, and draw a bar for each small file.
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
@@ -59,7 +59,7 @@ def _client() -> Any:
 def _unreachable(error: Exception) -> DataError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return DataError(
-        f"expected MLflow at {tracking_uri()}, found that it does not answer as needed ({reason}); see "
+        f"expected MLflow at {place()}, found that it does not answer as needed ({reason}); see "
         "MLFLOW_TRACKING_URI, or try again later"
     )
 
@@ -115,7 +115,7 @@ def find_run(client: Any, run: str | Path, experiment: str | None = None) -> Any
     if not found:
         raise DataError(
             f"expected the name, id or folder of a run, found no run {run} in "
-            f"{experiment or 'any experiment'} of {tracking_uri()}; see `make mlflow` for those there are"
+            f"{experiment or 'any experiment'} of {place()}; see `make mlflow` for those there are"
         )
     if len(found) > 1:
         seen = (f"{one.info.run_id} ({names[one.info.experiment_id]}, {one.info.status})" for one in found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import os
 import pwd
 import shutil
@@ -78,19 +79,13 @@ def postgres():
             subprocess.run([*pg_ctl, "-m", "immediate", "stop"], check=True, **quiet, **who)
 
 
-@pytest.fixture(scope="module")
-def server(postgres, tmp_path_factory):
-    """The address of an MLflow server on PostgreSQL, which serves artifacts, too."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    words = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", postgres, "--workers", "1"]
-    words += [
-        "--artifacts-destination",
-        str(folder / "artifacts"),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
+@contextlib.contextmanager
+def serving(store, folder):
+    """An MLflow server on a store, which serves artifacts, too; gives its address."""
+    port = free_port()
+    words = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
+    words += ["--artifacts-destination", str(folder / "artifacts")]
+    words += ["--host", "127.0.0.1", "--port", str(port)]
     light = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # which starts eight processes more
     with (folder / "log").open("w") as output:
         options = {"cwd": folder, "env": light, "stdout": output, "stderr": subprocess.STDOUT}
@@ -110,6 +105,13 @@ def server(postgres, tmp_path_factory):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # the group that it was started in, workers and all
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(postgres, tmp_path_factory):
+    """The address of an MLflow server on PostgreSQL."""
+    with serving(postgres, tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 def put(client, folder):
@@ -192,4 +194,26 @@ def test_a_thousand_runs_of_a_hundred_epochs_are_compared_in_20_seconds(thousand
     table = (thousand / "out" / "table.csv").read_text().splitlines()
     assert len(table) == 21
     assert all((thousand / "out" / name).is_file() for name in compare_report.PICTURES)
+    assert seconds < 20
+
+
+@pytest.mark.slow
+def test_mlflows_pages_open_on_a_thousand_runs(thousand):
+    """The page itself, and what it asks for to fill its table and its chart of all curves."""
+    with serving(uri_of(thousand), thousand) as address:
+        start = time.perf_counter()
+        page = urllib.request.urlopen(address, timeout=30).read().decode()
+        assert "<title>MLflow" in page
+        client = MlflowClient(address)
+        experiment = client.get_experiment_by_name("dce_us").experiment_id
+        asked = json.dumps({"experiment_ids": [experiment], "max_results": 1000}).encode()
+        runs = urllib.request.Request(f"{address}/ajax-api/2.0/mlflow/runs/search", asked)
+        runs.add_header("Content-Type", "application/json")
+        found = json.load(urllib.request.urlopen(runs, timeout=60))["runs"]
+        assert len(found) == 1000
+        ids = "&".join(f"run_id={run['info']['run_id']}" for run in found[:100])
+        bulk = f"{address}/ajax-api/2.0/mlflow/metrics/get-history-bulk?{ids}&metric_key=val_dice"
+        assert len(json.load(urllib.request.urlopen(bulk, timeout=60))["metrics"]) == 100 * 100
+        seconds = time.perf_counter() - start
+    print(f"MLflow's page with 1,000 runs and 100 curves: {seconds:.1f} s")
     assert seconds < 20
