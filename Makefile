@@ -7,7 +7,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install demo demo-us ladder calipers ablation test test-slow lint format bench bench-networks table mlflow clean
+.PHONY: help install demo demo-us ladder calipers ablation busi test test-slow lint format bench bench-networks table mlflow clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -68,19 +68,28 @@ ladder calipers: SETTING := --dataset_dir data/ladder --image_size "[64,64]" --n
     --max_epochs 60 --early_stop_patience None --num_workers 0
 ladder: install  ## the seven rungs of the dce_us bundle's tuning ladder, on its phantom
 	$(VENV)/bin/featherseg phantom dce_us --out data/ladder --cases 40 --size 160
-	$(RUN) -m pipelines.study dce_us ladder_1_start ladder_2_augmentation ladder_3_dice_loss ladder_4_adam \
-	    ladder_5_plateau ladder_6_batch_8 bundle -- $(SETTING)
+	$(VENV)/bin/featherseg sweep bundles/dce_us/sweeps/ladder.yaml $(SETTING)
+	$(VENV)/bin/featherseg compare dce_us-ladder --grid
 
 calipers: install  ## the dce_us bundle with and without burned-in calipers, on its phantom
 	$(VENV)/bin/featherseg phantom dce_us --out data/ladder --cases 40 --size 160
 	$(VENV)/bin/featherseg calipers
-	$(RUN) -m pipelines.study dce_us bundle calipers_removed --seeds 0 1 2 -- $(SETTING)
+	$(VENV)/bin/featherseg sweep bundles/dce_us/sweeps/calipers.yaml $(SETTING)
+	$(VENV)/bin/featherseg compare dce_us-calipers --grid
 
 ablation: SETTING := --image_size "[48,48]" --batch_size 8 --max_epochs 20 --num_workers 0
 ablation: install  ## what each part of the ceus bundle's network adds, on its phantom
 	$(VENV)/bin/featherseg phantom ceus --out data/ablation --cases 36 --size 96
-	$(RUN) -m pipelines.study ceus dual_unet ablation_1_ceus ablation_2_us ablation_3_both ablation_4_csa \
-	    ablation_5_cff bundle --seeds 0 1 2 -- --dataset_dir data/ablation $(SETTING)
+	$(VENV)/bin/featherseg sweep bundles/ceus/sweeps/ablation.yaml --dataset_dir data/ablation $(SETTING)
+	$(VENV)/bin/featherseg compare ceus-ablation --grid
+
+busi: DATA := data/dce_us
+busi: SWEEP := $(VENV)/bin/featherseg sweep
+busi: install  ## the README's study of nine networks on BUSI (DATA=...), without a GPU; hours
+	$(SWEEP) bundles/dce_us/sweeps/busi_cpu.yaml --jobs 2 --dataset_dir $(DATA)
+	$(VENV)/bin/featherseg compare dce_us-busi-cpu --grid
+	$(SWEEP) bundles/dce_us/sweeps/busi_cpu_calipers.yaml --jobs 2 --dataset_dir $(DATA)
+	$(VENV)/bin/featherseg compare dce_us-busi-calipers --grid
 
 test: install  ## the whole test suite
 	$(RUN) -m pytest -m 'not slow'

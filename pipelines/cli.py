@@ -138,6 +138,7 @@ def sweep(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A sweep file, such as those of the bundles.")],
     jobs: Annotated[int, typer.Option(min=1, help="How many runs at a time on each device.")] = 1,
     devices: Annotated[str, typer.Option(help="GPUs, such as 0,1; by default all.")] = "",
+    ray: Annotated[str, typer.Option(help="Address of a Ray cluster; `local` starts one here.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands and run none.")] = False,
 ) -> None:
     """Train and evaluate a grid of networks, overlays, seeds and folds; what MLflow has finished is skipped.
@@ -153,8 +154,13 @@ def sweep(
     if dry_run:
         typer.echo("\n".join(job.in_words() for job in planned))
         return
-    devices_used = devices.split(",") if devices else sweeping.all_devices()
-    outcomes = sweeping.sweep(planned, sweeping.slots(devices_used, jobs))
+    if ray:
+        from pipelines import sweep_ray
+
+        outcomes = sweep_ray.sweep(planned, ray, jobs)
+    else:
+        used = devices.split(",") if devices else sweeping.all_devices()
+        outcomes = sweeping.sweep(planned, sweeping.slots(used, jobs))
     for state in (sweeping.FAILED, sweeping.ELSEWHERE):
         for outcome in outcomes:
             if outcome.state == state:

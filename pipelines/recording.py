@@ -195,9 +195,10 @@ def record_evaluation(run_folder: str | Path, figures: dict[str, float], folder:
     run = Run(str(run_folder), "")
     run.bundle = run.note["bundle"]
     tracker = Tracker(run)
-    tracker.add("metrics", step=None, values=figures)
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             where = Path("evaluation") / path.relative_to(folder).parent
             tracker.add("artifact", path=str(path.relative_to(run.folder)), folder=where.as_posix())
+    # Last, since a run with these figures is taken for evaluated, wherever a kill comes.
+    tracker.add("metrics", step=None, values=figures)
     tracker.send(patient=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import itertools
 import json
 import re
@@ -11,10 +12,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import yaml
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
+from monai.bundle.config_item import ConfigComponent
 
 from pipelines.errors import DataError
 from pipelines.runs import NOT_RECIPE, ROOT
@@ -22,6 +26,11 @@ from pipelines.runs import NOT_RECIPE, ROOT
 BUNDLE = "bundle"  # the overlay that is the bundle's train.json with nothing over it
 EVALUATE = "bundles/common/evaluate.json"
 KEYS = {"bundle", "experiment", "networks", "overlays", "seeds", "folds", "training", "options"}
+# What a sweep says of each of its runs itself.
+OWN = {
+    *("seed", "fold", "experiment", "network_name", "overlay"),
+    *("run_name", "resume", "output_dir", "checkpoint"),
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,8 @@ class Job:
         return " && ".join(shlex.join(["python", *step[1:]]) for step in (self.training(), self.evaluating()))
 
     def _command(self, step: str, files: list[str]) -> list[str]:
-        words = [sys.executable, "-m", "monai.bundle", "run", step, "--config_file", str(files)]
+        config = json.dumps(files) if len(files) > 1 else files[0]
+        words = [sys.executable, "-m", "monai.bundle", "run", step, "--config_file", config]
         words += ["--experiment", self.experiment, "--run_name", self.name]
         for key, value in self.options:
             words += [f"--{key}", value if isinstance(value, str) else str(value)]
@@ -104,7 +114,7 @@ def read(file: str | Path, more: Mapping[str, Any] | None = None) -> list[Job]:
         raise DataError(
             f"expected a bundle at {folder}, as {file} says, found none; start from the repository's root"
         )
-    training = tuple(_list(plan, "training", [], file))
+    training = tuple(map(str, _list(plan, "training", [], file)))
     for path in training:
         if not Path(path).is_file():
             raise DataError(f"expected the overlay {path}, as {file} says, found no such file")
@@ -113,22 +123,36 @@ def read(file: str | Path, more: Mapping[str, Any] | None = None) -> list[Job]:
     seeds, folds = _list(plan, "seeds", [0], file), _list(plan, "folds", [0], file)
     experiment = str(plan.get("experiment") or f"{plan['bundle']}-{Path(file).stem}")
     options = {**(plan.get("options") or {}), **(more or {})}
-    return [
-        _job(experiment, _files(folder, overlay, file), training, networks[network], network, options, *draw)
-        for *draw, overlay, network in itertools.product(seeds, folds, overlays, networks)
+    taken = sorted(OWN & set(options))
+    if taken:
+        raise DataError(f"expected options that a sweep of {file} does not set itself, found {taken[0]}")
+    recipes = [
+        (_files(folder, overlay, file), str(network), networks[network] or {})
+        for overlay, network in itertools.product(overlays, networks)
     ]
+    made = [(files, *_made(files, training, network, options, name)) for files, name, network in recipes]
+    jobs = [
+        Job(f"{stem}seed{seed}-fold{fold}-{digest}", experiment, files, training, pairs, seed, fold)
+        for seed, fold in itertools.product(seeds, folds)
+        for files, stem, digest, pairs in made
+    ]
+    if len({job.name for job in jobs}) < len(jobs):
+        raise DataError(f"expected networks that differ in {file}, found two of the same name and arguments")
+    return jobs
 
 
-def options(words: Sequence[str]) -> dict[str, str]:
-    """Options of a bundle's command line, `--key value` each, as ids and values.
+def options(words: Sequence[str]) -> dict[str, Any]:
+    """Options of a bundle's command line, `--key value` each, as ids and values, read as MONAI reads them.
 
     Raises:
         DataError: a word that is none, or a key without a value.
     """
-    keys, values = words[::2], words[1::2]
+    pairs = [word.split("=", 1) if word.startswith("--") else [word] for word in words]
+    parts = list(itertools.chain(*pairs))
+    keys, values = parts[::2], parts[1::2]
     if len(keys) != len(values) or not all(key.startswith("--") and len(key) > 2 for key in keys):
         raise DataError(f"expected options as `--key value`, found {shlex.join(words)}")
-    return {key.removeprefix("--"): value for key, value in zip(keys, values, strict=True)}
+    return {key.removeprefix("--"): DefaultParseValue(value) for key, value in zip(keys, values, strict=True)}
 
 
 def _content(file: Path) -> dict[str, Any]:
@@ -172,35 +196,53 @@ def _files(folder: Path, overlay: str, file: str | Path) -> tuple[str, ...]:
     return tuple(path.as_posix() for path in files)
 
 
-def _job(
-    experiment: str,
+def _made(
     files: tuple[str, ...],
     training_files: tuple[str, ...],
-    network: Mapping[str, Any] | None,
-    network_name: str,
+    network: Mapping[str, Any],
     options: Mapping[str, Any],
-    seed: int,
-    fold: int,
-) -> Job:
+    network_name: str,
+) -> tuple[str, str, tuple[tuple[str, Any], ...]]:
+    """The beginning of the names of a network's runs, their digest, and the options of their commands."""
     pairs = dict(options)
     if network_name:
-        pairs["network_name"] = str(network_name)
-    pairs |= {f"network_def#{key}": value for key, value in (network or {}).items()}
+        pairs["network_name"] = network_name
+    pairs |= {f"network_def#{key}": value for key, value in network.items()}
     overlay = Path(files[1]).stem if len(files) > 1 else ""
-    parts = [re.sub(r"[^a-z0-9]+", "-", str(part).lower()).strip("-") for part in (network_name, overlay)]
-    digest = _digest([*files, *training_files], pairs)
-    name = "-".join([*filter(None, parts), f"seed{seed}", f"fold{fold}", digest])
-    return Job(name, experiment, files, training_files, tuple(pairs.items()), seed, fold)
+    parts = [re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in (network_name, overlay)]
+    stem = "".join(f"{part}-" for part in parts if part)
+    return stem, _digest([*files, *training_files], pairs), tuple(pairs.items())
 
 
 def _digest(files: list[str], options: dict[str, Any]) -> str:
     """Six digits of what the run's files and options make, macros resolved."""
     parser = ConfigParser()
     parser.read_config(files)
+    strange = [key for key in options if re.split("#|::", key)[0] not in parser.config]
     try:
         parser.update(options)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"expected options that {files[0]} has, found one that it lacks: {error}") from error
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        strange.append(str(error))
+    if strange:
+        raise DataError(f"expected options that {files[0]} has, found one that it lacks: {strange[0]}")
     parser.resolve_macro_and_relative_ids()
     config = {key: value for key, value in parser.get().items() if key not in {*NOT_RECIPE, "_meta_"}}
+    _check_network(config["network_def"])
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:6]
+
+
+def _check_network(definition: Any) -> None:
+    """Refuse a class that is not there, and arguments that it does not take, before hours of other runs."""
+    if not isinstance(definition, dict):
+        return
+    target = str(definition.get("_target_"))
+    # MONAI's own names need no path; looking them up takes it a while.
+    found = locate(
+        target if "." in target else str(ConfigComponent(definition, "network_def").resolve_module_name())
+    )
+    if not callable(found):
+        raise DataError(f"expected a network that can be imported, found {target}; see `featherseg networks`")
+    try:
+        inspect.signature(found).bind(**{k: v for k, v in definition.items() if not k.startswith("_")})
+    except TypeError as error:
+        raise DataError(f"expected arguments that {target} takes, found: {error}") from error
