@@ -5,10 +5,9 @@ import torch
 from ignite.engine import Events
 from monai.utils import set_determinism
 
-from pipelines import datasets
 from pipelines.bench_setup import experiment
 from pipelines.precision import Bfloat16
-from tests.bundles.test_on_device import CASES, NETWORK, SIZE
+from tests.bundles.test_on_device import BUNDLES, small
 
 
 def train(name, overlays, options):
@@ -27,25 +26,10 @@ def train(name, overlays, options):
     return losses, trainer, evaluator
 
 
-@pytest.mark.parametrize("name", ["lits", "dce_us", "ceus"])
+@pytest.mark.parametrize("name", BUNDLES)
 def test_training_and_validation_compute_in_bfloat16(name, tmp_path, workspace):
-    datasets.get(name).phantom(tmp_path / "data", cases=CASES[name], size=SIZE[name], progress=False)
-    options = {
-        "dataset_dir": str(tmp_path / "data"),
-        "cache_dir": str(tmp_path / "cache"),
-        "image_size": [32, 32],
-        "batch_size": 2,
-        "max_epochs": 2,
-        "num_workers": 0,
-        "device": "cpu",
-        "network_def": NETWORK,
-        "train#dataset#data": "$@cases",
-        "validate#dataset#data": "$@cases",
-        "train#dataset#workers": 0,
-        "train#handlers": [],
-        "validate#handlers": [],
-    }
-    options |= {"frames_dir": str(tmp_path / "frames")} if name == "ceus" else {}
+    options = small(name, tmp_path) | {"num_workers": 0, "device": "cpu"}
+    options |= {"validate#dataset#data": "$@cases", "validate#handlers": []}
     plain, _, usual = train(name, [], options)
     losses, trainer, evaluator = train(name, ["bundles/common/bfloat16.json"], options)
     assert losses != plain and losses == pytest.approx(plain, abs=0.05)

@@ -23,10 +23,8 @@ SIZE = {"lits": 48, "dce_us": 96, "ceus": 64}
 CASES = {"lits": 1, "dce_us": 2, "ceus": 2}
 
 
-@pytest.fixture(scope="module", params=BUNDLES)
-def bundle(request, tmp_path_factory):
-    """A bundle's name, and options that train it on a small phantom, not yet where."""
-    name, folder = request.param, tmp_path_factory.mktemp(request.param)
+def small(name, folder):
+    """Options that train a bundle on a small phantom in `folder`, not yet where."""
     datasets.get(name).phantom(folder / "data", cases=CASES[name], size=SIZE[name], progress=False)
     options = {
         "dataset_dir": str(folder / "data"),
@@ -39,7 +37,13 @@ def bundle(request, tmp_path_factory):
         "train#dataset#workers": 0,
         "train#handlers": [],
     }
-    return name, options | ({"frames_dir": str(folder / "frames")} if name == "ceus" else {})
+    return options | ({"frames_dir": str(folder / "frames")} if name == "ceus" else {})
+
+
+@pytest.fixture(scope="module", params=BUNDLES)
+def bundle(request, tmp_path_factory):
+    """A bundle's name, and its options."""
+    return request.param, small(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def train(name, overlays=(), **options):
