@@ -116,7 +116,7 @@ table: install  ## write the README's table of networks from docs/networks.json
 	$(RUN) -m pipelines.table
 
 mlflow: install  ## open the runs in MLflow's browser interface
-	$(VENV)/bin/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlruns.db}"
+	MLFLOW_DISABLE_TELEMETRY=true $(VENV)/bin/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlruns.db}"
 
 clean:  ## remove .venv (data/ and runs/ stay)
 	rm -rf $(VENV)

@@ -211,7 +211,9 @@ def _labels(found: dict[Key, list[ScoredRun]], apart: Sequence[str]) -> dict[Key
                 words[respect] = _recipes(runs) if respect == "recipe" else _digests(respect, runs)
         for key in keys:
             told = [words[one][value] for one, value in zip(apart, key[2:], strict=True) if one in words]
-            labels[key] = ", ".join([name, *told])
+            label = ", ".join([name, *told])
+            # "A, b" may be a network, or the network A with the overlay b.
+            labels[key] = label if label not in labels.values() else f"{label} ({len(labels)})"
     return labels
 
 

@@ -11,12 +11,11 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 from torch import nn
 from tqdm import tqdm
 
 from networks import optimize_for_inference
-from pipelines import compare_mlflow, machine
+from pipelines import compare_mlflow, machine, sources, weights
 from pipelines.allocator import reuse_freed_memory
 from pipelines.compare import Reading
 from pipelines.files import read_json, write_json
@@ -47,7 +46,8 @@ def measure(reading: Reading, file: str | Path) -> Latencies:
 
     Networks have the definition of the run's configuration and fresh weights, which take as long as trained
     ones. Each answers one random image, float32, in eval mode, by `optimize_for_inference` where it takes the
-    network. What is in `file` was measured on the same processor with as many threads and the same torch.
+    network. What is in `file` was measured on the same processor with as many threads, the same torch,
+    and the same code of ours.
 
     Args:
         reading: of the experiment.
@@ -56,6 +56,7 @@ def measure(reading: Reading, file: str | Path) -> Latencies:
     reuse_freed_memory()
     about = machine.describe()
     setting = {"cpu": about["cpu"], "threads": about["threads"], "torch": about["torch"]}
+    setting["networks"] = sources.digest("networks")
     known: dict[str, float] = read_json(file) if Path(file).is_file() else {}
     runs = [group.runs[0].run for group in reading.groups]
     configs = compare_mlflow.contents(reading.client, runs, "config.json", read_json)
@@ -81,18 +82,26 @@ def measure(reading: Reading, file: str | Path) -> Latencies:
     notes = [f"no latency of {label}: {reason}" for label, reason in reasons.items()]
     threads = "1 thread" if setting["threads"] == 1 else f"{setting['threads']} threads"
     words = f"{threads} of {setting['cpu']}, torch {setting['torch']}"
-    return Latencies(of, f"median of one image, float32, optimized for inference, {words}", notes)
+    words = f"median of one image, float32, optimized for inference, {words}; kept in {Path(file).name}, "
+    return Latencies(of, f"{words}remove it to measure again", notes)
 
 
 def prepared(definition: Mapping[str, Any], shape: Sequence[int]) -> Run:
     """A network as a bundle defines it, ready to answer one random image.
 
     Args:
-        definition: `_target_` and arguments.
+        definition: `_target_` and plain arguments.
         shape: (C, H, W).
+
+    Raises:
+        DataError: not the class of a network; others may have written what a server has, so nothing else in
+            it is called, and no expression evaluated.
     """
-    network = ConfigParser({"network_def": dict(definition)}).get_parsed_content("network_def")
-    network, image = network.eval(), torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+    weights.check_class(definition, "a network of the comparison")
+    network, image = (
+        weights.build(dict(definition)).eval(),
+        torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)),
+    )
     image = image.to(memory_format=torch.channels_last)
     fast = _optimized(network, image)
 

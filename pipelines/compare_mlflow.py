@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tqdm import tqdm
 
 from pipelines.errors import DataError
-from pipelines.tracking import place, tracking_uri, without_password
+from pipelines.tracking import PRIVACY, place, tracking_uri, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,10 +31,8 @@ def connect(uri: str | None = None) -> MlflowClient:
     """MLflow's client, for the store that the runs are tracked in by default.
 
     Raises:
-        DataError: SQLite's file is not there, which MLflow would make.
+        DataError: SQLite's file is not there, which MLflow would make; or no kind of store that MLflow knows.
     """
-    from mlflow import MlflowClient
-
     uri = uri or tracking_uri()
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise DataError(
@@ -42,8 +40,24 @@ def connect(uri: str | None = None) -> MlflowClient:
             "set MLFLOW_TRACKING_URI"
         )
     # By default a server that is not there is waited for for minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    return MlflowClient(uri)
+    for key, value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", **PRIVACY}.items():
+        os.environ.setdefault(key, value)
+    from mlflow import MlflowClient
+
+    with _answering(uri):
+        return MlflowClient(uri, registry_uri=uri)
+
+
+@contextlib.contextmanager
+def _answering(uri: str) -> Iterator[None]:
+    """Say in one line what goes wrong with a store, whatever carries the question: HTTP, SQL, a driver."""
+    try:
+        yield
+    except Exception as error:
+        raise DataError(
+            f"expected an MLflow store at {place(uri)}, found: {_reason(error)}; is the server up, and "
+            "MLFLOW_TRACKING_URI right?"
+        ) from error
 
 
 def experiment(client: MlflowClient, name: str) -> Experiment:
@@ -52,14 +66,9 @@ def experiment(client: MlflowClient, name: str) -> Experiment:
     Raises:
         DataError: there is none; the message lists those there are. Or the store does not answer.
     """
-    try:
+    with _answering(client.tracking_uri):
         found = client.get_experiment_by_name(name)
         known = () if found else sorted(one.name for one in client.search_experiments())
-    except Exception as error:  # of whatever carries the question: HTTP, SQL, a driver
-        raise DataError(
-            f"expected an MLflow store at {place(client.tracking_uri)}, found: {_reason(error)}; is the "
-            "server up, and MLFLOW_TRACKING_URI right?"
-        ) from error
     if found is None or found.lifecycle_stage != "active":
         others = ", ".join(one for one in known if one != "Default") or "none"
         raise DataError(
@@ -70,10 +79,15 @@ def experiment(client: MlflowClient, name: str) -> Experiment:
 
 
 def runs(client: MlflowClient, experiment_id: str) -> list[Run]:
-    """All runs of an experiment but deleted ones, the newest first."""
+    """All runs of an experiment but deleted ones, the newest first.
+
+    Raises:
+        DataError: the store does not answer.
+    """
     found: list[Run] = []
     token = None
-    with tqdm(desc="runs", unit="run", disable=None, leave=False) as bar:
+    bar = tqdm(desc="runs", unit="run", disable=None, leave=False)
+    with bar, _answering(client.tracking_uri):
         while True:
             page = client.search_runs([experiment_id], max_results=PAGE, page_token=token)
             found += page
@@ -144,11 +158,15 @@ def histories(
     Returns:
         The run's id -> a dictionary an epoch, in order, with "epoch" and those of `keys` that it has; an
         epoch done again after a crash counts once, as it was last.
+
+    Raises:
+        DataError: the store does not answer.
     """
     epochs: dict[str, dict[int, dict[str, float]]] = {run_id: {} for run_id in run_ids}
     parts = [run_ids[start : start + TOGETHER] for start in range(0, len(run_ids), TOGETHER)]
     keys = list(keys)
-    with tqdm(total=len(run_ids) * len(keys), desc="curves", unit="curve", disable=None, leave=False) as bar:
+    bar = tqdm(total=len(run_ids) * len(keys), desc="curves", unit="curve", disable=None, leave=False)
+    with bar, _answering(client.tracking_uri):
         for key in keys:
             for part in parts:
                 for run_id, step, value in _values(client, part, key):

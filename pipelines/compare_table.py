@@ -94,10 +94,11 @@ def explained(grid: bool, setting: str) -> str:
 
 TESTS = (
     "How much lower the Dice is than that of the best network on the same cases (averaged over seeds), and "
-    "the range in which this difference would lie for 95 % of samples of such cases. p: the chance of a "
-    "difference at least so consistent if both were equally good (Wilcoxon signed-rank), corrected for the "
-    'number of comparisons (Holm); "no difference shown" is not proof that there is none. Cases are taken as '
-    "independent of each other. All pairs: comparisons.csv."
+    "its interval: made so of each of many samples of such cases, 95 % would hold the true difference "
+    "(bootstrap; not corrected for the number of comparisons). p: the chance of a difference at least so "
+    "consistent if both were equally good (Wilcoxon signed-rank), corrected for the number of comparisons "
+    '(Holm); "no difference shown" is not proof that there is none. Cases are taken as independent of each '
+    "other. All pairs: comparisons.csv."
 )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ignite.distributed as idist
 import torch
 from torch import nn
+
+from pipelines.errors import DataError
 
 
 class Bfloat16(nn.Module):
@@ -14,10 +17,18 @@ class Bfloat16(nn.Module):
 
     Args:
         network: takes (B, C, H, W) or more spatial axes, float32.
+
+    Raises:
+        DataError: the training is one of several processes, whose network is another wrapper.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
+        if idist.get_world_size() > 1:
+            raise DataError(
+                f"expected one process with bundles/common/bfloat16.json, found {idist.get_world_size()}; "
+                "leave it out"
+            )
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

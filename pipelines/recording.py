@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import networks
 from pipelines import report, scoring, sources
 from pipelines.checkpoints import BEST, save
 from pipelines.datasets.fingerprint import fingerprint
+from pipelines.errors import DataError
 from pipelines.files import read_json
 from pipelines.runs import FAILED, FINISHED, Run, dead_runs, network_label, recipe
 from pipelines.tracking import Tracker, close_dead_runs
@@ -111,12 +113,18 @@ class TrainingRecord:
             signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         close_dead_runs([run for run in dead_runs(self.run.bundle) if run.folder != self.run.folder])
         note, facts = self.run.note, self.facts()
+        same_data(self.run.folder, self.data)
         self.tracker.add("status", status="RUNNING")
-        if not any(record and record["kind"] == "params" for record in self.tracker.records()):
+        tags, sent = self.tags(facts), self.tracker.tags()
+        if not sent:
             self.tracker.add("params", values={**note["values"], **facts})
-            self.tracker.add("tags", values=self.tags(facts))
             for name in ("config.json", "split.json"):
                 self.tracker.add("artifact", path=name)
+            self.tracker.add("tags", values=tags)
+        changed = {key: tags[key] for key in ("code", "device") if sent and sent[key] != tags[key]}
+        if changed:  # partly trained with the one and partly with the other, it is like neither
+            both = {key: hashlib.sha256(f"{sent[key]} {tags[key]}".encode()).hexdigest() for key in changed}
+            self.tracker.add("tags", values={key: value[:12] for key, value in both.items()})
         self.run.update(facts=facts)
         self.tracker.send()
 
@@ -133,7 +141,9 @@ class TrainingRecord:
         self.loss = self.loss.to(loss.device) + loss
         self.iterations += 1
         self.images += len(engine.state.batch["image"]) * idist.get_world_size()
-        self.trained = time.perf_counter() - self.since
+        if engine.state.iteration % engine.state.epoch_length == 0:
+            float(self.loss)  # waits for the GPU, which the clock does not
+            self.trained = time.perf_counter() - self.since
 
     def epoch_completed(self, engine: Engine) -> None:
         """Record the epoch and say in one line how it went."""
@@ -188,6 +198,41 @@ class TrainingRecord:
         self.run.end(FAILED)
         self.tracker.send(patient=True)
         raise error
+
+
+def same_data(run_folder: str | Path, cases: Sequence[dict[str, Any]]) -> None:
+    """Refuse other images than a run began with, whose figures would stand for these.
+
+    Raises:
+        DataError: a file of the dataset changed, came or went.
+    """
+    before = Run(str(run_folder), "").note.get("facts", {}).get("dataset_fingerprint")
+    found = fingerprint(cases)
+    if before not in (None, found):
+        raise DataError(
+            f"expected the dataset that {run_folder} was trained with (fingerprint {before}), found another "
+            f"({found}); give its folder by --dataset_dir, or train a new run"
+        )
+
+
+def is_own(run_folder: str | Path, weights: str | Path) -> bool:
+    """Whether weights are the run's best ones, whose evaluation is the run's own.
+
+    The folder of a registered version holds no others.
+    """
+    best = Path(run_folder) / BEST
+    return not best.is_file() or best.resolve() == Path(weights).resolve()
+
+
+def evaluation_folder(run_folder: str | Path, weights: str | Path) -> Path:
+    """Where an evaluation goes: `evaluation`, but for weights that are not the run's best."""
+    own = is_own(run_folder, weights)
+    return Path(run_folder) / ("evaluation" if own else f"evaluation-{Path(weights).name}")
+
+
+def recorder(run_folder: str | Path, weights: str | Path) -> Callable[[dict[str, float], Path], None] | None:
+    """What adds an evaluation to the run in MLflow; None for weights that are not its best."""
+    return functools.partial(record_evaluation, run_folder) if is_own(run_folder, weights) else None
 
 
 def record_evaluation(run_folder: str | Path, figures: dict[str, float], folder: Path) -> None:

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines import checkpoints, weights
+from pipelines import checkpoints, compare_mlflow, weights
 from pipelines.errors import DataError
 from pipelines.files import read_json, write_bytes, write_json
 from pipelines.runs import ROOT
-from pipelines.tracking import PATIENCE, place, tracking_uri
+from pipelines.tracking import PATIENCE, place, tracking_uri, without_password
 
-# MLflow would report its use over the internet, and draw a bar for each small file.
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}  # one for each small file
 SCHEME = "models:/"
 ARTIFACT = "registered"  # the folder of the model among its run's artifacts
 FILES = "data/files"  # and what is ours in it, where MLflow puts it
@@ -51,16 +50,14 @@ def _client() -> Any:
     """MLflow's client, where the run is tracked."""
     for key, value in {**PATIENCE, **QUIET}.items():
         os.environ.setdefault(key, value)
-    import mlflow
-
-    return mlflow.MlflowClient(tracking_uri=tracking_uri(), registry_uri=tracking_uri())
+    return compare_mlflow.connect()
 
 
 def _unreachable(error: Exception) -> DataError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return DataError(
-        f"expected MLflow at {place()}, found that it does not answer as needed ({reason}); see "
-        "MLFLOW_TRACKING_URI, or try again later"
+        f"expected MLflow at {place()}, found that it does not answer as needed "
+        f"({without_password(reason)}); see MLFLOW_TRACKING_URI, or try again later"
     )
 
 
@@ -87,7 +84,7 @@ def promote(run: str | Path, alias: str = "champion", experiment: str | None = N
         known = client.search_model_versions(f"name = '{name}' and run_id = '{found.info.run_id}'")
         version = known[0].version if known else _register(client, found, name)
         client.set_registered_model_alias(name, alias, str(version))
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
         raise _unreachable(error) from error
     return Promotion(name, str(version), alias, made=not known)
 

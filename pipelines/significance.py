@@ -93,7 +93,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def interval(values: Iterable[float], seed: int = 0) -> tuple[float, float, float]:
-    """A mean over cases and its 95 % interval: what other samples of as many cases could have given.
+    """A mean over cases and its interval: made so of many samples of cases, 95 % would hold the true mean.
 
     Bootstrap, bias-corrected and accelerated (Efron, JASA 82:171, 1987). It says nothing of what another
     initialisation would have given. Of few cases, say below 20, it is too narrow.

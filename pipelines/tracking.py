@@ -79,6 +79,13 @@ class Tracker:
                 epochs.setdefault(record["step"], {"epoch": record["step"]}).update(record["values"])
         return [epochs[step] for step in sorted(epochs)]
 
+    def tags(self) -> dict[str, Any]:
+        """The tags recorded, each as it was last."""
+        found: dict[str, Any] = {}
+        for record in filter(None, self.records()):
+            found |= record["values"] if record["kind"] == "tags" else {}
+        return found
+
     def send(self, patient: bool = False) -> bool:
         """Send what MLflow does not have yet.
 
@@ -145,7 +152,13 @@ class Tracker:
         made = (
             same[0]
             if same
-            else client.create_run(experiment_id, run_name=self.run.name, tags={"featherseg.key": key})
+            else client.create_run(
+                experiment_id,
+                # A server that was away may learn of the run when it is over.
+                start_time=int(self.run.note["started"] * 1000),
+                run_name=self.run.name,
+                tags={"featherseg.key": key},
+            )
         )
         self.run.update(mlflow_run_id=made.info.run_id)
         return made.info.run_id

@@ -245,7 +245,7 @@ class EvaluationReport:
         on_grid = scoring.in_words(self.grid_scores.summary, self.grid_scores.unit)
         intervals = [_interval(one) for one in (self.scores, self.grid_scores)]
         low, high = intervals[0].values()
-        likely = f"{low:.3f} to {high:.3f}"
+        likely = f"{low:.3f} to {high:.3f}" if np.isfinite(low) else "unknown, of one case"
         scoring.write_cases(rows, self.folder / "cases.csv")
         scoring.write_cases(self.grid_scores.rows, self.folder / "cases_on_grid.csv")
         pictures = write_pictures(self.scores, self.folder / "pictures")
@@ -253,7 +253,7 @@ class EvaluationReport:
         facts = {**self.facts, "on the network's grid": on_grid, "mean Dice, 95 % interval": likely}
         report.write_report(self.folder, self.title, summary, rows, facts, pictures, unit)
         print(scoring.format_table(rows, summary, unit))
-        print(f"Mean Dice over other samples of such cases, 95 %: {likely} (bootstrap).")
+        print(f"Mean Dice, 95 % interval: {likely} (bootstrap over cases, taken as independent).")
         print(f"On the network's grid: {on_grid}.")
         print(f"report: {self.folder / 'report.md'}\npictures: {self.folder / 'pictures'}")
         if self.record is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +121,17 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, An
         ) from error
     if version != FORMAT:
         raise DataError(f"expected weights of format {FORMAT} in {path}, found {version}; update FeatherSeg")
-    _check_class(network_def, path)
+    check_class(network_def, path)
     return state, record
 
 
-def _check_class(network_def: dict[str, Any], where: str | Path) -> None:
-    """A file from elsewhere may name a network, but nothing else that could be called."""
-    name = ConfigComponent(network_def).resolve_module_name()
+def check_class(network_def: Mapping[str, Any], where: str | Path) -> None:
+    """A file from elsewhere may name a network, but nothing else that could be called.
+
+    Raises:
+        DataError: `_target_` is not the class of a network that can be imported.
+    """
+    name = ConfigComponent(dict(network_def)).resolve_module_name()
     module, _, last = str(name).rpartition(".")
     found, there = optional_import(module, name=last) if module else (None, False)
     if not (there and inspect.isclass(found) and issubclass(found, torch.nn.Module)):
@@ -202,7 +207,7 @@ def write(
     """Write weights and their record as one safetensors file; see `shrink`."""
     if Path(out).suffix != SUFFIX:
         raise DataError(f"expected a file *{SUFFIX} to write weights to, found {out}; give another name")
-    _check_class(record["network_def"], out)
+    check_class(record["network_def"], out)
     record = {**record, "format": FORMAT, "licence": licence}
     try:
         entry = json.dumps(record, sort_keys=True, allow_nan=False)

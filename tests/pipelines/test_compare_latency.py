@@ -48,6 +48,22 @@ def test_a_network_is_that_of_its_configuration():
         torch.testing.assert_close(run(), network(image), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {"_target_": "pathlib.Path.touch", "self": "$__import__('pathlib').Path('called')"},
+        {"_target_": "os.mkdir", "path": "called"},
+        {**NETWORK, "features": "$__import__('os').mkdir('called')"},
+        {**NETWORK, "act": {"_target_": "os.mkdir", "path": "called"}},
+    ],
+)
+def test_nothing_but_a_network_is_called(definition, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = compare_latency.in_turns({"a": lambda: compare_latency.prepared(definition, (1, 32, 32))}, 0)
+    assert isinstance(found["a"], str)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_network_that_cannot_be_optimized_runs_as_it_is(monkeypatch):
     def refuse(network):
         raise RuntimeError("cannot be copied")
@@ -89,3 +105,6 @@ def test_a_latency_is_measured_once(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     compare_latency.measure(reading, file)
     assert asked == [3, 1, 3]
+    monkeypatch.setattr(compare_latency.sources, "digest", lambda module: f"other {module}")
+    compare_latency.measure(reading, file)
+    assert asked == [3, 1, 3, 3]

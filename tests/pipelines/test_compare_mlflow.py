@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 
 import pytest
@@ -77,6 +78,35 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path):
     with pytest.raises(DataError, match="found no such file; go to the folder"):
         compare_mlflow.connect(uri)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("uri", ["strange://host", "mysql+nodriver://me:secret@host/runs"])
+def test_a_store_of_no_known_kind_is_one_line(uri):
+    with pytest.raises(
+        DataError, match=r"an MLflow store at .*host.*, found: .*MLFLOW_TRACKING_URI"
+    ) as caught:
+        compare_mlflow.experiment(compare_mlflow.connect(uri), "dce_us")
+    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_store_that_fails_half_way_is_one_line(client, ids, monkeypatch):
+    def fail(*of, **options):
+        raise RuntimeError("gone\naway")
+
+    for name in ("search_runs", "get_metric_history"):
+        monkeypatch.setattr(client, name, fail)
+    for ask in (
+        lambda: compare_mlflow.runs(client, "1"),
+        lambda: compare_mlflow.histories(client, ids[:1], ["train_loss"]),
+    ):
+        with pytest.raises(DataError, match=r"an MLflow store at sqlite:.*, found: gone; is the server up"):
+            ask()
+
+
+def test_reading_reports_nothing_over_the_internet(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
+    compare_mlflow.connect("http://127.0.0.1:9")
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
 def test_a_server_that_is_not_there_is_told_without_its_password(monkeypatch):

@@ -1,5 +1,8 @@
+import ignite.distributed as idist
+import pytest
 import torch
 
+from pipelines.errors import DataError
 from pipelines.precision import Bfloat16
 
 
@@ -26,3 +29,9 @@ def test_evaluation_mode_reaches_the_network():
     network = torch.nn.BatchNorm2d(1)
     Bfloat16(network).eval()
     assert not network.training
+
+
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setattr(idist, "get_world_size", lambda: 2)
+    with pytest.raises(DataError, match=r"expected one process .* found 2"):
+        Bfloat16(torch.nn.Identity())

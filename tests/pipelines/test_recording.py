@@ -7,8 +7,15 @@ import pytest
 import torch
 from ignite.engine import Engine
 
-from pipelines import runs
-from pipelines.recording import TrainingRecord, record_evaluation
+from pipelines import runs, sources
+from pipelines.errors import DataError
+from pipelines.recording import (
+    TrainingRecord,
+    evaluation_folder,
+    record_evaluation,
+    recorder,
+    same_data,
+)
 from pipelines.tracking import tracking_uri
 
 
@@ -89,6 +96,39 @@ def test_a_resumed_run_keeps_its_parameters_and_goes_on(run, cases):
     assert again.note["mlflow_run_id"] == first
     records = [json.loads(line) for line in (run.folder / "tracking.jsonl").read_text().splitlines()]
     assert sum(record["kind"] == "params" for record in records) == 1
+
+
+def test_a_run_that_goes_on_with_other_code_is_like_neither(run, cases, monkeypatch):
+    train(run, cases)
+    before = in_mlflow(run).data.tags
+    run.end(runs.FAILED)
+    monkeypatch.setattr(sources, "loaded", lambda: "another")
+    train(run, cases)
+    now = in_mlflow(run).data.tags
+    assert now["code"] not in (before["code"], "another")
+    assert {key for key in now if now[key] != before.get(key)} == {"code"}
+
+
+def test_a_run_does_not_go_on_with_other_images(run, cases):
+    train(run, cases)
+    with open(cases[0]["image"], "ab") as file:
+        file.write(b"more")
+    with pytest.raises(DataError, match="expected the dataset that runs/lits/a was trained with"):
+        same_data(run.folder, cases)
+
+
+def test_other_weights_than_the_best_leave_the_figures_of_the_run_alone(run):
+    (run.folder / "model.pt").touch()
+    assert evaluation_folder(run.folder, "runs/lits/../lits/a/model.pt") == run.folder / "evaluation"
+    assert recorder(run.folder, run.folder / "model.pt") is not None
+    assert evaluation_folder(run.folder, "b/small.safetensors").name == "evaluation-small.safetensors"
+    assert recorder(run.folder, "b/small.safetensors") is None
+
+
+def test_a_registered_version_is_evaluated_as_its_run(run):
+    weights = run.folder / "model.safetensors"
+    assert evaluation_folder(run.folder, weights).name == "evaluation"
+    assert recorder(run.folder, weights) is not None
 
 
 def test_an_evaluation_joins_its_run(run, cases):

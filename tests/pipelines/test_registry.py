@@ -181,6 +181,22 @@ def test_nothing_is_reported_over_the_internet(store, make_run, monkeypatch):
     assert mlflow.environment_variables.MLFLOW_DISABLE_TELEMETRY.get()
 
 
+def test_a_store_that_is_not_there_is_not_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlruns.db'}")
+    for ask in (lambda: registry.local("models:/dce_us@champion"), lambda: registry.promote("best")):
+        with pytest.raises(DataError, match="found no such file; go to the folder"):
+            ask()
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_password_is_shown(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(DataError, match=r"expected MLflow at http://127\.0\.0\.1:9") as told:
+        registry.promote("best")
+    assert "secret" not in str(told.value)
+
+
 def test_a_server_that_is_away_is_one_line(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
