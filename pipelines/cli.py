@@ -182,6 +182,10 @@ def compare(
         typer.Option(help="Join runs that differ in code, data, split, recipe or device; repeatable."),
     ] = None,
     latency: Annotated[bool, typer.Option(help="Measure how long each network takes.")] = True,
+    falling: Annotated[
+        list[str] | None,
+        typer.Option(help="Three networks or more whose Dice should fall in this order; repeatable."),
+    ] = None,
 ) -> None:
     """Compare the networks of an experiment: table, paired tests, Pareto plot, curves, cases.
 
@@ -189,7 +193,8 @@ def compare(
     """
     from pipelines import compare_report
 
-    compare_report.make(experiment, out, grid=grid, across=across or (), latency=latency)
+    options = {"grid": grid, "across": across or (), "latency": latency, "falling": falling or ()}
+    compare_report.make(experiment, out, **options)
 
 
 @app.command()

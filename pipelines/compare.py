@@ -79,6 +79,28 @@ def read(experiment: str, uri: str | None = None, across: Sequence[str] = (), gr
     return Reading(experiment, groups, notes + more, grid, client)
 
 
+def falling(groups: Sequence[Group], labels: Sequence[str]) -> str:
+    """In words, whether the Dice falls from network to network in an order that was predicted.
+
+    Args:
+        groups: those that were read.
+        labels: of three or more of them, the one predicted best first.
+
+    Raises:
+        DataError: no group of such a label, or as `significance.trend`.
+    """
+    known = {group.label: group for group in groups}
+    for label in labels:
+        if label not in known:
+            raise DataError(f"expected --falling with one of {'; '.join(known)}, found {label!r}")
+    p = significance.trend([known[label].case_dice for label in labels])
+    shown = "shown" if p < significance.LEVEL else "not shown"
+    words = f"p {p:.2g}" if p >= 0.001 else "p < 0.001"
+    return (
+        f"Dice falls in the order {', '.join(labels)}: {shown} ({words}, Page's test for a trend, one-sided)"
+    )
+
+
 def _usable(found: Sequence[Run], experiment: str, metric: str) -> tuple[list[Run], list[str]]:
     """The runs that can be compared, and a line on each kind of those that cannot."""
     usable, unscored, others, untagged = [], [], Counter(), 0

@@ -202,6 +202,7 @@ def make(
     grid: bool = False,
     across: Sequence[str] = (),
     latency: bool = True,
+    falling: Sequence[str] = (),
     console: Console | None = None,
 ) -> Path:
     """Read an experiment, compare its networks, print and write all of it.
@@ -211,6 +212,7 @@ def make(
         folder: where the report goes; by default `runs/EXPERIMENT/comparison`.
         uri, across, grid: as of `compare.read`.
         latency: measure it, or take it from `latency.json` of the folder.
+        falling: labels of networks whose Dice is predicted to fall in this order, to test that.
         console: to print to.
 
     Returns:
@@ -223,6 +225,8 @@ def make(
     folder = ROOT / experiment / "comparison" if folder is None else Path(folder)
     comparisons, notes = compare.paired_tests(reading.groups)
     notes = [*reading.notes, *notes]
+    if falling:
+        notes.insert(0, compare.falling(reading.groups, falling))
     measured = compare_latency.Latencies({}, "", [])
     if latency:
         measured = compare_latency.measure(reading, folder / "latency.json")

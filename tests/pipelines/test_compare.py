@@ -133,3 +133,16 @@ def test_pictures_are_of_one_seed_with_its_dice(store):
     assert list(seen["Plain"]) == ["Doe-0", "Doe-1", "Doe-2"]
     assert dice == {"Plain": {"Doe-0": 0.5, "Doe-1": 0.7, "Doe-2": 0.1}}
     assert notes == ["no pictures of cases that others have, too: Elsewhere, Blank"]
+
+
+def test_a_predicted_order_is_tested(store):
+    for place, network in enumerate(("C=128", "C=16", "C=1")):
+        store([0.9 - 0.1 * place - 0.01 * case for case in range(8)], network=network)
+    groups = store.read().groups
+    falls = compare.falling(groups, ["C=128", "C=16", "C=1"])
+    assert falls == (
+        "Dice falls in the order C=128, C=16, C=1: shown (p < 0.001, Page's test for a trend, one-sided)"
+    )
+    assert ": not shown (p 1," in compare.falling(groups, ["C=1", "C=16", "C=128"])
+    with pytest.raises(DataError, match="expected --falling with one of C=128; C=16; C=1, found 'C=2'"):
+        compare.falling(groups, ["C=128", "C=16", "C=2"])
