@@ -87,7 +87,8 @@ busi: DATA := data/dce_us
 busi: SWEEP := $(VENV)/bin/featherseg sweep
 busi: install  ## the README's study of nine networks on BUSI (DATA=...), without a GPU; hours
 	$(SWEEP) bundles/dce_us/sweeps/busi_cpu.yaml --jobs 2 --dataset_dir $(DATA)
-	$(VENV)/bin/featherseg compare dce_us-busi-cpu --grid
+	$(VENV)/bin/featherseg compare dce_us-busi-cpu --grid \
+	    --falling "Lighter C=128" --falling "Lighter C=16" --falling "Lighter C=1"
 	$(SWEEP) bundles/dce_us/sweeps/busi_cpu_calipers.yaml --jobs 2 --dataset_dir $(DATA)
 	$(VENV)/bin/featherseg compare dce_us-busi-calipers --grid
 
