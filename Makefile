@@ -85,7 +85,7 @@ ablation: install  ## what each part of the ceus bundle's network adds, on its p
 
 busi: DATA := data/dce_us
 busi: SWEEP := $(VENV)/bin/featherseg sweep
-busi: install  ## the README's study of nine networks on BUSI (DATA=...), without a GPU; hours
+busi: install  ## the README's networks on BUSI (DATA=...), and one with and without calipers; hours
 	$(SWEEP) bundles/dce_us/sweeps/busi_cpu.yaml --jobs 2 --dataset_dir $(DATA)
 	$(VENV)/bin/featherseg compare dce_us-busi-cpu --grid \
 	    --falling "Lighter C=128" --falling "Lighter C=16" --falling "Lighter C=1"

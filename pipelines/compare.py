@@ -93,7 +93,7 @@ def falling(groups: Sequence[Group], labels: Sequence[str]) -> str:
     for label in labels:
         if label not in known:
             raise DataError(f"expected --falling with one of {'; '.join(known)}, found {label!r}")
-    p = significance.trend([known[label].case_dice for label in labels])
+    p = significance.trend([known[label].patient_dice for label in labels])
     shown = "shown" if p < significance.LEVEL else "not shown"
     words = f"p {p:.2g}" if p >= 0.001 else "p < 0.001"
     return (
@@ -132,19 +132,26 @@ def _usable(found: Sequence[Run], experiment: str, metric: str) -> tuple[list[Ru
 
 
 def paired_tests(groups: Sequence[Group], seed: int = 0) -> tuple[list[significance.Comparison], list[str]]:
-    """Every pair of groups with the same cases of the same data, by Dice averaged over initialisations.
+    """Every pair of groups with the same cases of the same data, by each patient's mean Dice.
 
     Returns:
         The comparisons, and lines on which groups could not be tested.
     """
     together: dict[Any, list[Group]] = defaultdict(list)
     for group in groups:
-        together[frozenset(group.case_dice), group.values["data"]].append(group)
+        same = frozenset(group.case_dice), frozenset(group.patient_dice), group.values["data"]
+        together[same].append(group)
     comparisons: list[significance.Comparison] = []
     for same in together.values():
         if len(same) > 1:
-            comparisons += significance.compare_all({one.label: one.case_dice for one in same}, seed=seed)
+            comparisons += significance.compare_all({one.label: one.patient_dice for one in same}, seed=seed)
+    unknown = [group.label for group in groups if not group.knows_patients]
     notes = []
+    if unknown:
+        notes.append(
+            f"{named(unknown)}: evaluated without telling which cases are of one patient, so each counts "
+            "as one; evaluate again"
+        )
     if len(together) > 1:
         notes.append(
             "tested against each other were only rows with the same cases of the same data: "

@@ -104,6 +104,28 @@ class Group:
                 found[row["case"]].append(row["dice"])
         return {case: float(np.mean(values)) for case, values in found.items()}
 
+    @cached_property
+    def patient_dice(self) -> dict[str, float]:
+        """Patient -> mean Dice of their cases, averaged over initialisations.
+
+        Cases of one patient are no independent samples, which tests and intervals need. Patients are numbers
+        within their fold; a case of an evaluation that does not tell its patient stands for one.
+        """
+        of = {
+            row["case"]: f"{run.fold}:{row['patient']}" if "patient" in row else row["case"]
+            for run in self.runs
+            for row in run.rows
+        }
+        found = defaultdict(list)
+        for case, dice in self.case_dice.items():
+            found[of[case]].append(dice)
+        return {patient: float(np.mean(values)) for patient, values in found.items()}
+
+    @property
+    def knows_patients(self) -> bool:
+        """Whether every case tells its patient."""
+        return all("patient" in row for run in self.runs for row in run.rows)
+
     def param(self, name: str) -> str | None:
         """A param as text; that of the first run where runs were joined."""
         return self.runs[0].run.data.params.get(name)

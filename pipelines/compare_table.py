@@ -76,8 +76,8 @@ def against_best(
         difference, low, high, one = found[label]
         interval = f"{_number(difference, '.3f')} ({_number(low, '.3f')} to {_number(high, '.3f')})"
         p = "< 0.001" if one.p_holm < 0.001 else _number(one.p_holm, ".3f")
-        rows.append([label, str(one.cases), interval, p, one.words])
-    return ["network", "cases", "Dice below the best (95 % interval)", "p (Holm)", "in words"], rows
+        rows.append([label, str(one.patients), interval, p, one.words])
+    return ["network", "patients", "Dice below the best (95 % interval)", "p (Holm)", "in words"], rows
 
 
 def explained(grid: bool, setting: str) -> str:
@@ -93,12 +93,11 @@ def explained(grid: bool, setting: str) -> str:
 
 
 TESTS = (
-    "How much lower the Dice is than that of the best network on the same cases (averaged over seeds), and "
-    "its interval: made so of each of many samples of such cases, 95 % would hold the true difference "
-    "(bootstrap; not corrected for the number of comparisons). p: the chance of a difference at least so "
-    "consistent if both were equally good (Wilcoxon signed-rank), corrected for the number of comparisons "
-    '(Holm); "no difference shown" is not proof that there is none. Cases are taken as independent of each '
-    "other. All pairs: comparisons.csv."
+    "How much lower the Dice is than that of the best network on the same patients (mean over seeds and a "
+    "patient's cases), and its interval: made so of each of many samples of such patients, 95 % would hold "
+    "the true one (bootstrap; not corrected for the number of comparisons). p: the chance of a difference at "
+    "least so consistent if both were equally good (Wilcoxon signed-rank), corrected for the number of "
+    'comparisons (Holm); "no difference shown" is not proof that there is none. All pairs: comparisons.csv.'
 )
 
 

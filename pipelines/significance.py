@@ -1,9 +1,8 @@
 """Whether networks differ on the same cases: paired tests, intervals by resampling, and a test for a trend.
 
-All of it takes one score a case, the higher the better, such as the Dice, averaged over the seeds of a
-network, and takes the cases as independent of each other. Cases of one patient are not: where patients have
-several, p is too small and intervals are too narrow, and a score for each patient, the mean of its cases,
-should be passed in place of its cases' scores.
+All of it takes one score a patient, the higher the better, such as the Dice, averaged over the seeds of a
+network and over the patient's cases. Cases of one patient are not independent of each other: taken as if they
+were, p is too small and intervals are too narrow.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Comparison:
 
     Attributes:
         first, second: their labels.
-        cases: how many.
+        patients: how many.
         difference: mean over the cases of the first's score minus the second's.
         low, high: its 95 % interval (see `interval`).
         p: of the two-sided Wilcoxon signed-rank test.
@@ -38,7 +37,7 @@ class Comparison:
 
     first: str
     second: str
-    cases: int
+    patients: int
     difference: float
     low: float
     high: float

@@ -18,6 +18,7 @@ from monai.utils import convert_to_tensor
 
 from pipelines import report, scoring, shown, significance
 from pipelines.datasets.checking import natural
+from pipelines.slices import case_name
 
 
 class CaseScores(Metric):
@@ -216,6 +217,7 @@ class EvaluationReport:
         facts: what the figures were measured on and with, as (name, value).
         grid_scores: the same cases on the network's grid, as papers score them.
         record: called with the figures, for tracking.
+        data: cases that were evaluated, with their `patient`; cases without one are patients of their own.
     """
 
     def __init__(
@@ -226,7 +228,9 @@ class EvaluationReport:
         facts: dict[str, Any],
         grid_scores: CaseScores,
         record: Callable[[dict[str, float], Path], None] | None = None,
+        data: Sequence[dict[str, Any]] = (),
     ) -> None:
+        self.data = data
         self.folder = Path(folder)
         self.scores = scores
         self.title = title
@@ -241,19 +245,24 @@ class EvaluationReport:
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() > 0:
             return
+        self._name_patients()
         rows, summary, unit = self.scores.rows, self.scores.summary, self.scores.unit
         on_grid = scoring.in_words(self.grid_scores.summary, self.grid_scores.unit)
-        intervals = [_interval(one) for one in (self.scores, self.grid_scores)]
+        intervals = [self._interval(one) for one in (self.scores, self.grid_scores)]
         low, high = intervals[0].values()
         likely = f"{low:.3f} to {high:.3f}" if np.isfinite(low) else "unknown, of one case"
         scoring.write_cases(rows, self.folder / "cases.csv")
         scoring.write_cases(self.grid_scores.rows, self.folder / "cases_on_grid.csv")
         pictures = write_pictures(self.scores, self.folder / "pictures")
         shown.write(self.folder / "shown.npz", thumbnails(self.scores))
-        facts = {**self.facts, "on the network's grid": on_grid, "mean Dice, 95 % interval": likely}
+        facts = {
+            **self.facts,
+            "on the network's grid": on_grid,
+            "mean Dice over patients, 95 % interval": likely,
+        }
         report.write_report(self.folder, self.title, summary, rows, facts, pictures, unit)
         print(scoring.format_table(rows, summary, unit))
-        print(f"Mean Dice, 95 % interval: {likely} (bootstrap over cases, taken as independent).")
+        print(f"Mean Dice over patients, 95 % interval: {likely} (bootstrap).")
         print(f"On the network's grid: {on_grid}.")
         print(f"report: {self.folder / 'report.md'}\npictures: {self.folder / 'pictures'}")
         if self.record is not None:
@@ -261,8 +270,18 @@ class EvaluationReport:
             figures |= {name: end for one in intervals for name, end in one.items() if np.isfinite(end)}
             self.record(figures, self.folder)
 
+    def _interval(self, scores: CaseScores) -> dict[str, float]:
+        """Both ends of the 95 % interval of the mean Dice, under the names that are tracked."""
+        by_patient: dict[Any, list[float]] = {}
+        for row in scores.rows:
+            by_patient.setdefault(row.get("patient", row["case"]), []).append(row["dice"])
+        _, low, high = significance.interval([float(np.mean(dice)) for dice in by_patient.values()])
+        return {f"{scores.prefix}_dice_low": low, f"{scores.prefix}_dice_high": high}
 
-def _interval(scores: CaseScores) -> dict[str, float]:
-    """Both ends of the 95 % interval of the mean Dice, under the names that are tracked."""
-    _, low, high = significance.interval([row["dice"] for row in scores.rows])
-    return {f"{scores.prefix}_dice_low": low, f"{scores.prefix}_dice_high": high}
+    def _name_patients(self) -> None:
+        """Add the number of its patient to each row, so that cases of one patient are known as such."""
+        patients = {case_name(case): str(case.get("patient", case_name(case))) for case in self.data}
+        numbers = {patient: place for place, patient in enumerate(sorted(set(patients.values())), start=1)}
+        for row in (*self.scores.rows, *self.grid_scores.rows):
+            if row["case"] in patients:
+                row["patient"] = numbers[patients[row["case"]]]

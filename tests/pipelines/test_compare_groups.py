@@ -37,6 +37,18 @@ def test_folds_are_pooled_for_each_seed_and_seeds_give_the_spread():
     assert (list(group.by_seed), group.folds, notes) == (["0", "1"], ["0", "1"], [])
 
 
+def test_cases_of_one_patient_count_as_one_and_folds_have_patients_of_their_own():
+    runs = [run([0.8, 0.4], seed=0, fold=0), run([0.6, 0.2], seed=1, fold=0), run([0.3], 2, seed=0, fold=1)]
+    for one in runs:
+        for row in one.rows:
+            row["patient"] = 1
+    (group,), _ = grouped(runs, ())
+    assert group.patient_dice == pytest.approx({"0:1": 0.5, "1:1": 0.3})
+    assert group.knows_patients
+    del runs[0].rows[0]["patient"]
+    assert not grouped(runs, ())[0][0].knows_patients
+
+
 def test_one_seed_has_no_spread():
     (group,), _ = grouped([run([0.8, 0.4])], ())
     assert group.spread("dice").mean == pytest.approx(0.6)

@@ -64,7 +64,7 @@ def test_tables_for_programs_have_plain_numbers(made):
     assert dice["Light & small", "Doe-2"] == pytest.approx(0.8)
     assert dice["Plain", "Doe-0"] == 0.1
     (tested,) = table(folder / "comparisons.csv")
-    assert (tested["first"], tested["second"], tested["cases"]) == ("Light & small", "Plain", "3")
+    assert (tested["first"], tested["second"], tested["patients"]) == ("Light & small", "Plain", "3")
     assert float(tested["difference"]) == pytest.approx(0.55)
 
 
@@ -112,7 +112,7 @@ def test_many_groups_are_all_in_the_table_and_the_best_in_pictures(tmp_path, mon
     assert all(f"<td>N{number:02}</td>" in page for number in range(15))
     assert "pictures show the best 12 of 15 rows" in page
     assert [row[0] for row in drawn[0][1]] == [f"N{number:02}" for number in range(12)]
-    assert (tmp_path / "comparisons.csv").read_text().startswith("first,second,cases,difference,low,high,p")
+    assert (tmp_path / "comparisons.csv").read_text().startswith("first,second,patients,difference,low,high")
 
 
 def test_pictures_can_be_looked_at(made):

@@ -45,7 +45,7 @@ def test_p_of_few_cases_is_that_of_every_sign_tried(differences):
     (found,) = compare_all({"a": cases(second + differences), "b": cases(second)})
     assert found.p == pytest.approx(enumerated(differences), abs=1e-12)
     assert found.p_holm == found.p
-    assert found.cases == len(differences)
+    assert found.patients == len(differences)
     assert found.difference == pytest.approx(np.mean(differences))
 
 

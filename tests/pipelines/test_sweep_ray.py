@@ -30,7 +30,7 @@ def test_without_ray_the_error_says_how_to_install_it(monkeypatch):
 @pytest.fixture
 def cluster(workspace, monkeypatch):
     """Ray on this machine with two processors, and nothing that reaches out."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed (pip install featherseg[ray])")
+    ray = pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     real = ray.init
     monkeypatch.setattr(ray, "init", lambda **options: real(**options, num_cpus=2))

@@ -4,7 +4,7 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 
-from pipelines import shown
+from pipelines import shown, significance
 from pipelines.scoring import read_cases
 from pipelines.validation import BestCases, CaseScores, EvaluationReport, StopEarly
 
@@ -110,6 +110,27 @@ def test_an_evaluation_is_reported(tmp_path, capsys):
     assert 0 <= figures["test_dice_low"] < 0.3 and 0.7 < figures["test_dice_high"] <= 1
     assert f"{figures['test_dice_low']:.3f} to {figures['test_dice_high']:.3f}" in out
     assert folder == tmp_path
+
+
+def test_cases_of_one_patient_are_numbered_as_such_and_count_as_one(tmp_path, capsys):
+    scores, on_grid = CaseScores("test"), CaseScores("test_grid", image_key=None)
+    # Volumes 8 and 9 (right, a false alarm) are one patient's, 10 (missed) another's; the rest tell none.
+    data = [
+        {"case": f"volume-{number}", "image": "x", "patient": patient}
+        for number, patient in ((8, "Roe"), (9, "Roe"), (10, "Doe"))
+    ]
+    recorded = []
+    report = EvaluationReport(
+        tmp_path, scores, "lits", {}, on_grid, lambda *record: recorded.append(record), data
+    )
+    evaluate(scores, [on_grid, report])
+    for name in ("cases.csv", "cases_on_grid.csv"):
+        rows = read_cases(tmp_path / name)
+        assert [row.get("patient") for row in rows] == ["2", "2", "1", None, None]
+        assert "Roe" not in (tmp_path / name).read_text()
+    # Patients have a mean Dice of 0.5, 0, 0.5 and 1.
+    _, low, high = significance.interval([0.5, 0.0, 0.5, 1.0])
+    assert (recorded[0][0]["test_dice_low"], recorded[0][0]["test_dice_high"]) == (low, high)
 
 
 def test_pictures_of_two_axes_are_scored_in_pixels_and_shown_whole():

@@ -30,6 +30,7 @@ def rows(dice, first=0):
     return [
         {
             "case": f"Doe-{number}",
+            "patient": number,
             "dice": value,
             "iou": value / 2,
             "hd95": 10 * (1 - value),
