@@ -174,7 +174,9 @@ def sweep(
 
 @app.command()
 def compare(
-    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A bundle, or its runs' --experiment.")],
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="A bundle, or its runs' --experiment.")
+    ],
     out: Annotated[Path | None, typer.Option(help="By default runs/EXPERIMENT/comparison.")] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Scores on the network's grid.")] = False,
     across: Annotated[

@@ -52,7 +52,8 @@ def _connected(address: str) -> Any:
         import ray
     except ImportError as error:
         raise DataError(
-            "expected Ray for --ray, found that it is not installed; `pip install -c constraints.txt -e '.[ray]'`"
+            "expected Ray for --ray, found that it is not installed; type `pip install -c constraints.txt "
+            "-e '.[ray]'`"
         ) from error
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:

@@ -23,7 +23,7 @@ def test_tasks_share_gpus_or_machines():
 
 def test_without_ray_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(DataError, match=r"`pip install featherseg\[ray\]`"):
+    with pytest.raises(DataError, match=r"pip install .* -e '\.\[ray\]'"):
         sweep_ray.sweep([], "local")
 
 
