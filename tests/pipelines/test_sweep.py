@@ -77,7 +77,15 @@ def check(folder, names, epochs):
 def trainings(folder):
     """Processes of this folder's runs that are alive."""
     notes = [read_json(path) for path in (folder / "runs/study").glob("*/run.json")]
-    return [note["pid"] for note in notes if note["status"] == "running" and psutil.pid_exists(note["pid"])]
+    return [note["pid"] for note in notes if note["status"] == "running" and alive(note)]
+
+
+def alive(note):
+    """Whether the process of a run is there, and no later one that got its number."""
+    try:
+        return abs(psutil.Process(note["pid"]).create_time() - note["pid_started"]) < 1
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_killed_at_random_moments_it_ends_with_each_run_once(place):
