@@ -81,9 +81,11 @@ def trainings(folder):
 
 
 def alive(note):
-    """Whether the process of a run is there, and no later one that got its number."""
+    """Whether the process of a run is there: not a later one with its number, nor what a dead one leaves."""
     try:
-        return abs(psutil.Process(note["pid"]).create_time() - note["pid_started"]) < 1
+        process = psutil.Process(note["pid"])
+        same = abs(process.create_time() - note["pid_started"]) < 1
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
