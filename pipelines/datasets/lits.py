@@ -7,7 +7,6 @@ own, `volume-N.nii` and `segmentation-N.nii` in any sub-folders and `test-volume
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from functools import partial
@@ -16,9 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.datasets import checking, nifti, phantoms
+from pipelines.datasets import checking, decathlon, nifti, phantoms
 from pipelines.datasets.checking import Finding, Report, natural, relative, unreadable
 from pipelines.datasets.lits_phantom import phantom
+from pipelines.datasets.pairs import Case, pair
 from pipelines.datasets.reading import Levels
 from pipelines.datasets.reading import read_volume as read
 from pipelines.errors import DataError
@@ -34,17 +34,6 @@ AIR = -1024  # the lowest HU of a 12-bit scanner; below it lies padding
 SIZES = {"width": 1.5, "depth": 1.5, "slice count": 8, "pixel spacing": 1.5, "slice spacing": 8}
 
 _RAW = re.compile(r"(test-volume|volume|segmentation)-(\d+)\.nii(\.gz)?")
-_DECATHLON = re.compile(r"(liver)_(\d+)\.nii(\.gz)?")
-
-
-class Case(NamedTuple):
-    """One examination; a missing file is None, and a test case is expected to have no label."""
-
-    name: str
-    patient: str
-    image: Path | None
-    label: Path | None
-    test: bool = False
 
 
 def index(root: str | Path, labelled: bool = True) -> list[dict]:
@@ -109,39 +98,12 @@ def _discover(root: Path) -> tuple[list[Case], list[Finding]]:
     """
     if not root.is_dir():
         raise _no_data(root, "no such folder")
-    for folder in (root, root / "Task03_Liver"):
-        if (folder / "imagesTr").is_dir():
-            files, findings = _decathlon_files(root, folder)
-            break
-    else:
-        files, findings = _raw_files(root), []
+    folder = decathlon.find(root, "Task03_Liver")
+    files, findings = decathlon.files(root, folder, "liver") if folder else (_raw_files(root), [])
     if not files:
         raise _no_data(root, "neither")
-
-    cases: dict[str, dict[str, Path]] = {}
-    for name, part, path in files:
-        case = cases.setdefault(name, {})
-        if part in case:
-            first, second = relative(case[part], root), relative(path, root)
-            message = f"expected {name} once, found {first} and {second}"
-            findings.append(Finding("error", "twice", name, first, message))
-        else:
-            case[part] = path
-    found = []
-    for name, parts in cases.items():
-        test = "test" in parts
-        number = name[re.search(r"\d", name).start() :]
-        patient = f"test-{number}" if name.startswith("test-") else number
-        case = Case(name, patient, parts.get("image", parts.get("test")), parts.get("label"), test)
-        found.append(case)
-        known = any(f.kind == "missing" and f.case == name for f in findings)
-        if not (test or known) and (case.image is None or case.label is None):
-            have, lack = ("image", "segmentation") if case.image else ("label", "volume")
-            file = relative(parts[have], root)
-            message = f"expected a {lack} for {file}, found none"
-            findings.append(Finding("error", "missing", name, file, message))
-    findings += phantoms.strangers(root, [path for *_, path in files])
-    return sorted(found, key=lambda case: (case.test, natural(case.name))), findings
+    cases, findings = pair(files, findings, root)
+    return cases, findings + phantoms.strangers(root, [path for *_, path in files])
 
 
 def _raw_files(root: Path) -> list[tuple[str, str, Path]]:
@@ -154,48 +116,6 @@ def _raw_files(root: Path) -> list[tuple[str, str, Path]]:
                 case = f"{'test-' if match[1] == 'test-volume' else ''}volume-{int(match[2])}"
                 files.append((case, kinds[match[1]], Path(folder) / name))
     return files
-
-
-def _decathlon_files(root: Path, folder: Path) -> tuple[list[tuple[str, str, Path]], list[Finding]]:
-    """The same for the Decathlon's layout, from its dataset.json where it has one."""
-    listing = folder / "dataset.json"
-    if listing.is_file():
-        listed = _read_listing(listing)
-    else:
-        parts = {"imagesTr": "image", "labelsTr": "label", "imagesTs": "test"}
-        listed = [
-            (part, path) for name, part in parts.items() for path in sorted((folder / name).glob("*.nii*"))
-        ]
-    files, findings = [], []
-    for part, path in listed:
-        match = _DECATHLON.fullmatch(path.name)
-        if not match:
-            if listing.is_file():
-                raise DataError(f"expected names such as liver_12.nii.gz in {listing}, found {path.name}")
-            continue  # such as the ._liver_12.nii.gz that macOS leaves in an archive
-        case = f"liver_{int(match[2])}"
-        if path.is_file():
-            files.append((case, part, path))
-        else:
-            file = relative(path, root)
-            message = f"expected {file}, which {listing.name} lists, found no such file"
-            findings.append(Finding("error", "missing", case, file, message))
-    return files, findings
-
-
-def _read_listing(listing: Path) -> list[tuple[str, Path]]:
-    """Part and path of every file in a dataset.json; a test case is a string or, like the others, a dict."""
-    try:
-        content = json.loads(listing.read_text("utf-8"))
-        files = [(part, entry[part]) for entry in content["training"] for part in ("image", "label")]
-        tests = content.get("test", [])
-        files += [("test", entry["image"] if isinstance(entry, dict) else entry) for entry in tests]
-        return [(part, listing.parent / path) for part, path in files]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f'expected "training" with images and labels in {listing}, found {type(error).__name__}: {error};'
-            " unpack the archive again, or remove this file to pair imagesTr with labelsTr by name"
-        ) from None
 
 
 def _no_data(root: Path, found: str) -> DataError:
