@@ -6,6 +6,7 @@ pixel at the bottom is a program of its own there. `NETWORKS` holds them all by 
 """
 
 from networks.ceusegnet import CEUSegNet
+from networks.checkpointing import checkpoint_activations
 from networks.deeplab import DeepLabV3Plus
 from networks.fcn import FCN8s, FCN16s, FCN32s
 from networks.highres_unet import HighResUNet
@@ -32,6 +33,7 @@ __all__ = [
     "ReducedUNet",
     "Summary",
     "UNetSkeleton",
+    "checkpoint_activations",
     "count_gmacs",
     "count_parameters",
     "optimize_for_inference",
