@@ -7,12 +7,17 @@ from .check_image import CheckImaged
 from .check_volume import CheckVolumed
 from .errors import ImageError
 from .panels import PanelError, Panels, SplitDualPanel, SplitDualPaneld, find_panels, given_panels
+from .side import NormalizeSided
 from .slicewise import Slicewise, Slicewised
+from .whitening import ChannelWhiten, ChannelWhitend
 
 __all__ = [
+    "ChannelWhiten",
+    "ChannelWhitend",
     "CheckImaged",
     "CheckVolumed",
     "ImageError",
+    "NormalizeSided",
     "PanelError",
     "Panels",
     "RemoveCalipers",
