@@ -17,32 +17,47 @@ __all__ = ["CheckVolumeD", "CheckVolumeDict", "CheckVolumed"]
 class CheckVolumed(MapTransform):
     """Check freshly loaded volumes, channel first, before anything changes them.
 
-    Every volume has to be (1, X, Y, Z) and finite; every label has to have the image's shape, lie where the
-    image lies, and hold the expected values only. A label's values are rounded (1.9999999 is 2), and where
-    its affine differs from the image's by less than a voxel, as some of LiTS do, it gets the image's.
+    The image has to be (C, X, Y, Z) with the expected number of channels, every label (1, X, Y, Z), and all
+    finite. A label has to have the image's shape, lie where the image lies, and hold the expected values
+    only. Its values are rounded (1.9999999 is 2), and where its affine differs from the image's by less than
+    a voxel, as some of LiTS do, it gets the image's.
 
     Args:
         keys: the image first, then its labels.
         labels: the values that a label may hold, such as (0, 1, 2).
         allow_missing_keys: labels are absent at inference.
+        channels: of the image; 1, or more where it is made of several, such as the sequences of MRI.
 
     Raises:
         ImageError: names the file, what was expected, what was found and what to do.
     """
 
-    def __init__(self, keys: KeysCollection, labels: Sequence[int], allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        labels: Sequence[int],
+        allow_missing_keys: bool = False,
+        channels: int = 1,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.labels = tuple(labels)
+        self.channels = channels
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         image_key = self.keys[0]
         for key in self.key_iterator(d):
             volume = d[key]
-            if volume.ndim != 4 or volume.shape[0] != 1 or min(volume.shape) < 1:
+            channels = self.channels if key == image_key else 1
+            if volume.ndim != 4 or volume.shape[0] != channels or min(volume.shape) < 1:
+                wanted, axes = (
+                    ("one 3D volume", "three axes")
+                    if channels == 1
+                    else (f"a 3D volume of {channels} channels", f"a fourth axis of {channels}")
+                )
                 raise ImageError(
-                    f"{file_of(volume, key)}: expected one 3D volume, found an array of shape "
-                    f"{tuple(volume.shape)} (channel first); give a NIfTI file with three axes"
+                    f"{file_of(volume, key)}: expected {wanted}, found an array of shape "
+                    f"{tuple(volume.shape)} (channel first); give a NIfTI file with {axes}"
                 )
             if not torch.isfinite(volume).all():
                 bad = int((~torch.isfinite(volume)).sum())
@@ -55,7 +70,7 @@ class CheckVolumed(MapTransform):
         return d
 
     def _checked_label(self, label: torch.Tensor, image: torch.Tensor, key: Hashable) -> torch.Tensor:
-        if label.shape != image.shape:
+        if label.shape[1:] != image.shape[1:]:
             raise ImageError(
                 f"{file_of(label, key)}: expected the shape of its image, {tuple(image.shape[1:])}, found "
                 f"{tuple(label.shape[1:])}; a label is never resized silently, export it on the image's grid"

@@ -34,6 +34,18 @@ def test_a_label_that_lies_almost_on_its_image_is_put_there_and_another_refused(
         CHECK({"image": image, "label": label})
 
 
+def test_an_image_of_several_channels_and_a_label_of_one():
+    check = CheckVolumed(["image", "label"], labels=(0, 1), allow_missing_keys=True, channels=4)
+    data = {"image": volume(shape=(4, 4, 5, 6)), "label": volume(1)}
+    assert check(data)["image"] is data["image"]
+    with pytest.raises(ImageError, match=r"expected a 3D volume of 4 channels, found .* \(1, 4, 5, 6\)"):
+        check({"image": volume()})
+    with pytest.raises(ImageError, match="expected one 3D volume, found"):
+        check({"image": data["image"], "label": volume(1, shape=(4, 4, 5, 6))})
+    with pytest.raises(ImageError, match=r"\(4, 5, 6\), found \(4, 5, 7\)"):
+        check({"image": data["image"], "label": volume(shape=(1, 4, 5, 7))})
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
