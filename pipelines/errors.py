@@ -16,6 +16,10 @@ class DataError(ValueError):
     """
 
 
+class NoDataError(DataError):
+    """A folder holds no data of the layout that is looked for, so that it may hold other images."""
+
+
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error and what caused it, the last cause last; MONAI wraps what transforms and expressions raise."""
     while error is not None:

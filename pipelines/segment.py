@@ -18,7 +18,8 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation
 
 from pipelines import datasets, report
-from pipelines.errors import DataError
+from pipelines.datasets.fingerprint import files_of
+from pipelines.errors import DataError, NoDataError
 from pipelines.files import written_whole
 
 NIFTI = (".nii", ".nii.gz")
@@ -28,7 +29,8 @@ def inputs(path: str | Path, modality: str, bundle: str) -> list[dict[str, Any]]
     """The images that `path` means, as a MONAI datalist with `image` and `case`.
 
     Args:
-        path: a NIfTI file, a folder of them, a dataset in its own layout, or a folder with a DICOM series.
+        path: a NIfTI file, a folder of them, a dataset in its own layout (or an examination of several files,
+            where the dataset has such), or a folder with a DICOM series.
         modality: what a DICOM series has to be, such as "CT".
         bundle: whose dataset's layout is recognised.
 
@@ -48,7 +50,7 @@ def inputs(path: str | Path, modality: str, bundle: str) -> list[dict[str, Any]]
         raise DataError(f"expected images to segment at {path}, found nothing there; see --dataset_dir")
     try:
         known = datasets.get(bundle).index(str(path), labelled=False)
-    except DataError:
+    except NoDataError:
         known = []  # not the dataset in its own layout: any folder of images will do
     if known:
         return _without_strangers(path, known, bundle)
@@ -63,7 +65,7 @@ def inputs(path: str | Path, modality: str, bundle: str) -> list[dict[str, Any]]
 
 def _without_strangers(path: Path, known: list[dict[str, Any]], bundle: str) -> list[dict[str, Any]]:
     """The cases of a dataset in its own layout, where no other volume lies among them."""
-    files = {case["image"] for case in known}
+    files = {file for case in known for file in files_of(case)}
     with contextlib.suppress(DataError):  # labels are not needed, so some may be missing
         files |= {case["label"] for case in datasets.get(bundle).index(str(path))}
     strangers = sorted(
@@ -159,7 +161,8 @@ def write_mask(mask: np.ndarray, original: MetaTensor, path: Path) -> None:
     Raises:
         DataError: the mask's shape is not the image's, or the folder cannot be written to.
     """
-    source = str(original.meta["filename_or_obj"])
+    # Of several files it is one that has the image's grid, not always the first.
+    source = str(original.meta.get("grid_file") or original.meta["filename_or_obj"])
     image = nib.Nifti1Image(mask, np.asarray(original.affine.cpu()))
     image.header.set_xyzt_units("mm")
     if source.endswith(NIFTI):

@@ -11,9 +11,9 @@ ENDS = 65536  # bytes hashed at each end of a file: headers differ, and so does 
 
 
 def files_of(case: dict[str, Any]) -> list[str]:
-    """The files of a case: its image, then its label, or its labels where it has several."""
-    label = case.get("label", [])
-    return [case["image"], *([label] if isinstance(label, str) else label)]
+    """The files of a case: its image, then its label, or each of them where it has several."""
+    image, label = case["image"], case.get("label", [])
+    return [one for part in (image, label) for one in ([part] if isinstance(part, str) else part)]
 
 
 def fingerprint(cases: Iterable[dict[str, Any]]) -> str:
@@ -29,7 +29,7 @@ def fingerprint(cases: Iterable[dict[str, Any]]) -> str:
         16 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    for case in sorted(cases, key=lambda case: Path(case["image"]).name):
+    for case in sorted(cases, key=lambda case: Path(files_of(case)[0]).name):
         for file in map(Path, files_of(case)):
             size = file.stat().st_size
             digest.update(f"{file.name}:{size}:".encode())

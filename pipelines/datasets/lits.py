@@ -21,7 +21,7 @@ from pipelines.datasets.lits_phantom import phantom
 from pipelines.datasets.pairs import Case, pair
 from pipelines.datasets.reading import Levels
 from pipelines.datasets.reading import read_volume as read
-from pipelines.errors import DataError
+from pipelines.errors import DataError, NoDataError
 
 __all__ = ["LEVELS", "check", "index", "phantom", "read"]
 
@@ -118,8 +118,8 @@ def _raw_files(root: Path) -> list[tuple[str, str, Path]]:
     return files
 
 
-def _no_data(root: Path, found: str) -> DataError:
-    return DataError(
+def _no_data(root: Path, found: str) -> NoDataError:
+    return NoDataError(
         "expected volume-N.nii[.gz] with segmentation-N.nii[.gz], or Task03_Liver with imagesTr and labelsTr,"
         f" in {root}, found {found}; the data comes from the LiTS challenge on CodaLab or as Task03 from"
         " medicaldecathlon.com, and a phantom is made with: featherseg phantom lits --out data/lits"

@@ -41,13 +41,23 @@ def read_volume(
         DataError: names the file that cannot be read, or whose shape is not its volume's.
     """
     image, values = _load(case["image"])
-    _, labels = _load(case["label"])
-    if labels.shape != values.shape:
+    labels = read_labels(case["label"], values.shape)
+    return values, np.isin(labels, targets), image.header.get_zooms()[:3]
+
+
+def read_labels(path: str, shape: Sequence[int]) -> np.ndarray:
+    """The labels of a NIfTI mask, rounded to whole numbers.
+
+    Raises:
+        DataError: names the file that cannot be read, or whose shape is not the one given, its volume's.
+    """
+    _, labels = _load(path)
+    if labels.shape != tuple(shape):
         raise DataError(
-            f"{case['label']}: expected the shape of its volume, {values.shape}, found {labels.shape}; "
+            f"{path}: expected the shape of its volume, {tuple(shape)}, found {labels.shape}; "
             "export the segmentation on the grid of the volume"
         )
-    return values, np.isin(np.rint(labels), targets), image.header.get_zooms()[:3]
+    return np.rint(labels)
 
 
 def read_picture(
