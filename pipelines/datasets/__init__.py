@@ -22,6 +22,7 @@ from types import ModuleType
 from pipelines.errors import DataError
 
 MODULES = {
+    "brain_tumour": "pipelines.datasets.brain_tumour",
     "ceus": "pipelines.datasets.ceus",
     "dce_us": "pipelines.datasets.dce_us",
     "lits": "pipelines.datasets.lits",
