@@ -179,7 +179,7 @@ def _dicom(path: Path, rate: float | None) -> Iterator[Frame]:
             tags = ["Modality", *TIMING, *PIXELS, *PALETTE]
             header = pydicom.dcmread(file, specific_tags=tags, stop_before_pixels=True)
             syntax = header.file_meta.TransferSyntaxUID
-            whole = not syntax.is_encapsulated or _whole_fragments(file)
+            whole = not syntax.is_encapsulated or whole_fragments(file)
         colour, modality = header.get("PhotometricInterpretation"), header.get("Modality")
         bits, count = header.get("BitsStored"), header.get("NumberOfFrames")
         count = 1 if count is None else int(count)
@@ -218,7 +218,7 @@ def _dicom(path: Path, rate: float | None) -> Iterator[Frame]:
     return _decoded(path, header, times)
 
 
-def _whole_fragments(file: BinaryIO) -> bool:
+def whole_fragments(file: BinaryIO) -> bool:
     """Whether the file reaches to the end of its compressed pixels, at whose tag it stands.
 
     A decoder may fill the rest of a JPEG image that is cut off without a word.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .calipers import RemoveCalipers, RemoveCalipersd, find_calipers
 from .check_image import CheckImaged
 from .check_volume import CheckVolumed
+from .contours import ContoursToMask, contour_mask
 from .errors import ImageError
 from .panels import PanelError, Panels, SplitDualPanel, SplitDualPaneld, find_panels, given_panels
 from .side import NormalizeSided
@@ -16,6 +17,7 @@ __all__ = [
     "ChannelWhitend",
     "CheckImaged",
     "CheckVolumed",
+    "ContoursToMask",
     "ImageError",
     "NormalizeSided",
     "PanelError",
@@ -26,6 +28,7 @@ __all__ = [
     "Slicewised",
     "SplitDualPanel",
     "SplitDualPaneld",
+    "contour_mask",
     "find_calipers",
     "find_panels",
     "given_panels",

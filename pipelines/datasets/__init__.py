@@ -25,6 +25,7 @@ MODULES = {
     "brain_tumour": "pipelines.datasets.brain_tumour",
     "ceus": "pipelines.datasets.ceus",
     "dce_us": "pipelines.datasets.dce_us",
+    "inbreast": "pipelines.datasets.inbreast",
     "lits": "pipelines.datasets.lits",
 }
 
