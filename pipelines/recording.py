@@ -19,7 +19,7 @@ import torch
 from ignite.engine import Engine, Events
 
 import networks
-from pipelines import report, scoring, sources
+from pipelines import report, scoring, slice_scores, sources
 from pipelines.checkpoints import BEST, save
 from pipelines.datasets.fingerprint import fingerprint
 from pipelines.errors import DataError
@@ -158,6 +158,8 @@ class TrainingRecord:
         if state.epoch == epoch:
             values.update({key: float(value) for key, value in state.metrics.items()})
             line += f"  validation {state.metrics['val_loss']:.4f}" if "val_loss" in state.metrics else ""
+            slices = state.metrics.get("val_slice_iou")
+            line += "" if slices is None else f"  slices' IoU {slices:.3f}"
             line += f"  Dice {state.metrics['val_dice']:.3f}  kept: epoch {state.best_metric_epoch}"
         print(f"{line}  {seconds:.1f} s", flush=True)
         self.tracker.add("metrics", step=epoch, values=values)
@@ -169,7 +171,7 @@ class TrainingRecord:
         if not (folder / BEST).is_file():  # no epoch was validated
             save(self.network.state_dict(), folder / BEST)
         curves = folder / "pictures" / "curves.png"
-        shown = ("epoch", "train_loss", "val_loss", "val_dice", "val_iou", "val_hd95", "lr")
+        shown = ("epoch", "train_loss", "val_loss", "val_dice", "val_iou", "val_slice_iou", "val_hd95", "lr")
         history = [{k: v for k, v in epoch.items() if k in shown} for epoch in self.tracker.metrics()]
         report.curves(history, curves)
         pictures = {"Training curves": curves}
@@ -181,6 +183,8 @@ class TrainingRecord:
                     pictures[caption] = folder / "pictures" / f"{name}.png"
             facts = {**self.run.note["facts"], "seed": self.run.note["values"].get("seed")}
             facts |= {"fold": self.run.note["fold"], "epoch kept": self.evaluator.state.best_metric_epoch}
+            slices = slice_scores.summarize(rows)
+            facts |= {"slice by slice": slice_scores.in_words(slices)} if slices else {}
             title = f"{self.run.bundle}: held-out cases at the epoch kept, on the network's grid"
             report.write_report(folder, title, scoring.summarize(rows), rows, facts, pictures, self.unit)
         for name in ("cases.csv", "report.md", BEST):

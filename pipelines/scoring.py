@@ -46,8 +46,13 @@ SCORES: dict[str, type] = {
     "prediction_volume_ml": float,
     "truth_area": float,
     "prediction_area": float,
+    "slices": int,
+    "slice_dice": float,
+    "slice_iou": float,
+    "slices_missed": int,
+    "slices_false_alarm": int,
 }
-"""The scores of a case and their types, in the order of the columns of a table."""
+"""The scores of a case, or of its slices, and their types, in the order of the columns of a table."""
 
 
 def binary_mask(mask: Any, name: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation
 from monai.utils import convert_to_tensor
 
-from pipelines import report, scoring, shown, significance
+from pipelines import report, scoring, shown, significance, slice_scores
 from pipelines.datasets.checking import natural
 from pipelines.slices import case_name
 
@@ -35,6 +35,7 @@ class CaseScores(Metric):
         pred_key: where the engine's output holds the prediction, on the same grid.
         display_range: grey values of black and white in pictures; the image's own range by default.
         unit: of distances, "mm", or "pixels" of that grid.
+        slices: score the axial slices of volumes too, see `slice_scores`: PREFIX_slice_iou, and so on.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class CaseScores(Metric):
         pred_key: str = "pred",
         display_range: Sequence[float] | None = None,
         unit: str = "mm",
+        slices: bool = False,
     ) -> None:
         self.prefix = prefix
         self.truth_key = truth_key
@@ -52,6 +54,7 @@ class CaseScores(Metric):
         self.pred_key = pred_key
         self.display_range = display_range
         self.unit = unit
+        self.slices = slices
         super().__init__()
 
     def reset(self) -> None:
@@ -68,7 +71,10 @@ class CaseScores(Metric):
         """Score one case: what went into the network, and what came out and was post-processed."""
         source, result = output
         truth, prediction = source[self.truth_key], result[self.pred_key]
-        scores = scoring.score_case(_mask(prediction), _mask(truth), self._spacing(truth))
+        masks = _mask(prediction), _mask(truth)
+        scores = scoring.score_case(*masks, self._spacing(truth))
+        if self.slices:
+            scores |= slice_scores.score_slices(*masks, slice_scores.axial(truth.affine))
         self.rows.append({"case": source["case"], **scores})
         if self.image_key is not None:
             self.shown[source["case"]] = self._shown(source[self.image_key], truth, prediction)
@@ -80,11 +86,11 @@ class CaseScores(Metric):
             torch.distributed.all_gather_object(parts, self.rows)
             self.rows = [row for part in parts for row in part]
         self.rows.sort(key=lambda row: natural(row["case"]))
-        self.summary = scoring.summarize(self.rows)
+        self.summary = scoring.summarize(self.rows) | slice_scores.summarize(self.rows)
         return self.summary["dice_mean"]
 
     def completed(self, engine: Engine, name: str) -> None:
-        """Put the metric and all figures beside it into the engine's state."""
+        """Put the metric and all figures beside it into the engine's state; `name` may be any of these."""
         engine.state.metrics[name] = self.compute()
         engine.state.metrics.update(self.figures())
 
@@ -260,10 +266,18 @@ class EvaluationReport:
             "on the network's grid": on_grid,
             "mean Dice over patients, 95 % interval": likely,
         }
+        slices = {
+            f"slice by slice{where}": slice_scores.in_words(scores.summary)
+            for where, scores in (("", self.scores), (", on the network's grid", self.grid_scores))
+            if scores.slices
+        }
+        facts |= slices
         report.write_report(self.folder, self.title, summary, rows, facts, pictures, unit)
         print(scoring.format_table(rows, summary, unit))
         print(f"Mean Dice over patients, 95 % interval: {likely} (bootstrap).")
         print(f"On the network's grid: {on_grid}.")
+        for where, figures in slices.items():
+            print(f"{where.capitalize()}: {figures}.")
         print(f"report: {self.folder / 'report.md'}\npictures: {self.folder / 'pictures'}")
         if self.record is not None:
             figures = {**self.scores.figures(), **self.grid_scores.figures()}

@@ -5,7 +5,7 @@ from ignite.engine import Engine
 from monai.data import MetaTensor
 
 from pipelines import shown, significance
-from pipelines.scoring import read_cases
+from pipelines.scoring import read_cases, score_case
 from pipelines.validation import BestCases, CaseScores, EvaluationReport, StopEarly
 
 AFFINE = torch.diag(torch.tensor([-2.0, -1.0, 3.0, 1.0], dtype=torch.float64))
@@ -52,6 +52,25 @@ def test_every_case_counts_by_the_policy():
     assert by_case["volume-10"]["hd95"] == by_case["volume-9"]["hd95"] == pytest.approx(diagonal)
     assert by_case["volume-11"]["hd95"] == pytest.approx(4.0)
     assert [row["case"] for row in scores.rows] == [f"volume-{number}" for number in range(8, 13)]
+
+
+def test_slices_are_scored_where_they_are_asked_for():
+    assert "val_slice_iou" not in evaluate(CaseScores("val")).state.metrics
+    metrics = evaluate(CaseScores("val", slices=True)).state.metrics
+    # Each volume has six slices, two of them with a box where there is one.
+    assert metrics["val_slices"] == 30
+    assert metrics["val_slice_iou"] == pytest.approx(np.mean([1, (4 + 2 / 3) / 6, 4 / 6, 4 / 6, 1]))
+    assert metrics["val_slice_dice"] == pytest.approx(np.mean([1, (4 + 2 * 0.5) / 6, 4 / 6, 4 / 6, 1]))
+    assert metrics["val_slices_missed"] == metrics["val_slices_false_alarm"] == 2
+    # Attached under the name of one of its figures it is that figure, and others keep theirs.
+    scores = CaseScores("val", slices=True)
+    engine = Engine(lambda engine, batch: None)
+    scores.attach(engine, "val_slice_iou")
+    scores.rows = [{"case": "a", **score_case(*[np.ones((2, 2, 2))] * 2, (1, 1, 1))}]
+    scores.rows[0] |= {"slices": 2, "slice_iou": 0.25, "slice_dice": 0.4}
+    scores.rows[0] |= {"slices_missed": 1, "slices_false_alarm": 0}
+    scores.completed(engine, "val_slice_iou")
+    assert (engine.state.metrics["val_slice_iou"], engine.state.metrics["val_dice"]) == (0.25, 1)
 
 
 def test_the_best_epoch_leaves_its_cases_and_pictures(tmp_path):
@@ -110,6 +129,24 @@ def test_an_evaluation_is_reported(tmp_path, capsys):
     assert 0 <= figures["test_dice_low"] < 0.3 and 0.7 < figures["test_dice_high"] <= 1
     assert f"{figures['test_dice_low']:.3f} to {figures['test_dice_high']:.3f}" in out
     assert folder == tmp_path
+
+
+def test_an_evaluation_tells_of_its_slices_in_both_geometries(tmp_path, capsys):
+    scores, on_grid = CaseScores("test", slices=True), CaseScores("test_grid", image_key=None, slices=True)
+    recorded = []
+    report = EvaluationReport(tmp_path, scores, "a", {}, on_grid, lambda *record: recorded.append(record))
+    evaluate(scores, [on_grid, report])
+    words = "Dice 0.833, IoU 0.822; of 30 axial slices 2 missed, 2 false alarms"
+    out, page = capsys.readouterr().out, (tmp_path / "report.md").read_text()
+    for where in ("lice by slice", "lice by slice, on the network's grid"):
+        assert f"S{where}: {words}." in out
+        assert f"| s{where} | {words} |" in page
+    assert (
+        recorded[0][0]["test_slice_iou"]
+        == recorded[0][0]["test_grid_slice_iou"]
+        == pytest.approx(0.8222, abs=1e-4)
+    )
+    assert read_cases(tmp_path / "cases.csv")[0]["slices"] == 6
 
 
 def test_cases_of_one_patient_are_numbered_as_such_and_count_as_one(tmp_path, capsys):
