@@ -31,8 +31,10 @@ MAY_CHANGE = {
     *("resume", "run_name", "output_dir", "dataset_dir", "cache_dir", "bundle_root", "split_file"),
     *("frames_dir", "device", "amp", "num_workers", "slices_on"),
 }
+# What is found from the training cases, and so kept as it was found: `config.json` holds the values.
+FITTED = {"whitening"}
 # What runs of one recipe may differ in: these, what is drawn at random, and what things are called.
-NOT_RECIPE = MAY_CHANGE - {"amp"} | {"seed", "fold", "experiment", "network_name", "imports"}
+NOT_RECIPE = MAY_CHANGE - {"amp"} | FITTED | {"seed", "fold", "experiment", "network_name", "imports"}
 
 
 def flag(value: Any) -> bool:
@@ -236,6 +238,7 @@ class Run:
                 is to go on is over, or began with other settings or data.
         """
         config, values = configuration()
+        config |= {key: model_settings[key] for key in FITTED & model_settings.keys()}
         there = (self.folder / "run.json").is_file()
         # Every process looks before the first one writes.
         if idist.get_world_size() > 1:

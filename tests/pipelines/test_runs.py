@@ -6,9 +6,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from pipelines import runs
+from pipelines import runs, weights
 from pipelines.errors import DataError
-from pipelines.files import write_json
+from pipelines.files import read_json, write_json
 
 SPLIT = [["1"], ["2"]]
 
@@ -34,6 +34,19 @@ def test_a_run_knows_its_beginning_and_its_end(workspace):
     assert run.note["status"] == runs.FINISHED
     assert run.note["network"] == "Identity"
     assert runs.recorded(str(run.folder), "fold") == 0
+
+
+def test_what_was_fitted_to_the_training_cases_is_kept_as_it_was_found(workspace, monkeypatch):
+    written = {"whitening": "$whitening.fit(@cases)", "model_settings": {"whitening": "@whitening"}}
+    monkeypatch.setattr(runs, "configuration", lambda: (dict(written), {}))
+    found = {"mean": [0.1], "matrix": [[1.0000001]]}
+    run = runs.Run(runs.folder("lits", "fitted"), "lits")
+    run.begin(SPLIT, 0, {"whitening": found}, torch.nn.Identity())
+    config = read_json(run.folder / "config.json")
+    assert config == {**written, "whitening": found}
+    assert weights.from_config(config)["model_settings"] == {"whitening": found}
+    # Other folds, other numbers: the recipe is the same.
+    assert runs.recipe(config) == runs.recipe(written)
 
 
 def test_a_folder_with_a_run_is_not_overwritten_and_an_empty_one_not_resumed(workspace):
