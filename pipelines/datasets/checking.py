@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
+from pipelines.datasets.nifti import Header
 from pipelines.errors import DataError
 from pipelines.folds import read_split
 
@@ -154,6 +155,50 @@ def repeats(digests: Mapping[str, str]) -> list[list[str]]:
     for name, digest in digests.items():
         groups[digest].append(name)
     return [names for names in groups.values() if len(names) > 1]
+
+
+def duplicates(digests: Mapping[str, str], files: Mapping[str, str]) -> list[Finding]:
+    """An error for each case that holds the same voxels as an earlier one; both arguments are by case."""
+    findings = []
+    for names in repeats(digests):
+        first, *others = sorted(names, key=natural)
+        for name in others:
+            message = f"holds the same voxels as {files[first]}, so that folds could share them"
+            findings.append(Finding("error", "duplicate", name, files[name], message))
+    return findings
+
+
+def far_sizes(
+    sizes: Mapping[str, Mapping[str, float]], files: Mapping[str, str], factors: Mapping[str, float]
+) -> list[Finding]:
+    """A warning for each size of a case that is an outlier.
+
+    Args:
+        sizes: of each case, by name, as `nifti.Header.sizes` gives them.
+        files: of each case.
+        factors: for each size, see `outliers`.
+    """
+    findings = []
+    for size, factor in factors.items():
+        far, median = outliers({case: its[size] for case, its in sizes.items() if size in its}, factor)
+        for name in far:
+            message = f"{size} of {sizes[name][size]:.3g}, far from the median of {median:.3g}"
+            findings.append(Finding("warning", "outlier", name, files[name], message))
+    return findings
+
+
+def compare_grids(image: Header, mask: Header, path: Path, report: Report) -> None:
+    """Report where a mask, whose file is `path`, does not lie on its volume's grid."""
+    if image.shape != mask.shape:
+        report("error", "shape", path, f"expected its volume's shape {image.shape}, found {mask.shape}")
+        return
+    gap = affine_gap(image.affine, mask.affine, image.shape)
+    if gap > 1:
+        message = f"expected its volume's affine, found one that puts a corner {gap:.1f} voxels away"
+        report("error", "affine", path, message)
+    elif gap > 1e-3:
+        message = f"its affine differs from its volume's by {gap:.3f} voxels at a corner"
+        report("warning", "affine", path, message)
 
 
 def check_split(path: str | Path, patients: Collection[str]) -> list[Finding]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.datasets import checking, decathlon, nifti, phantoms
-from pipelines.datasets.checking import Finding, Report, natural, relative, unreadable
+from pipelines.datasets.checking import Finding, Report, relative, unreadable
 from pipelines.datasets.lits_phantom import phantom
 from pipelines.datasets.pairs import Case, pair
 from pipelines.datasets.reading import Levels
@@ -154,11 +154,12 @@ def _examine(root: Path, case: Case) -> tuple[list[Finding], _Facts | None]:
             report("error", "not-3d", path, f"expected a volume of 3 axes, found shape {part.header.shape}")
     if image:
         _examine_image(image, case.image, report)
-        facts = _Facts(case.name, relative(case.image, root), image.digest, _sizes(image.header))
+        sizes = image.header.sizes(spacing=not _tells_nothing(image.header))
+        facts = _Facts(case.name, relative(case.image, root), image.digest, sizes)
     if mask:
         _examine_mask(mask, case.label, report)
     if image and mask and len(image.header.shape) == len(mask.header.shape) == 3:
-        _examine_geometry(image.header, mask.header, case.label, report)
+        checking.compare_grids(image.header, mask.header, case.label, report)
     return findings, facts
 
 
@@ -188,47 +189,13 @@ def _examine_mask(mask: nifti.Mask, path: Path, report: Report) -> None:
         report("note", "no-lesion", path, "no tumour (label 2) in this case")
 
 
-def _examine_geometry(image: nifti.Header, mask: nifti.Header, path: Path, report: Report) -> None:
-    if image.shape != mask.shape:
-        report("error", "shape", path, f"expected its volume's shape {image.shape}, found {mask.shape}")
-        return
-    gap = checking.affine_gap(image.affine, mask.affine, image.shape)
-    if gap > 1:
-        message = f"expected its volume's affine, found one that puts a corner {gap:.1f} voxels away"
-        report("error", "affine", path, message)
-    elif gap > 1e-3:
-        message = f"its affine differs from its volume's by {gap:.3f} voxels at a corner"
-        report("warning", "affine", path, message)
-
-
 def _tells_nothing(header: nifti.Header) -> bool:
     """Whether the affine is the identity, up to the directions of the axes."""
     return np.allclose(np.abs(header.affine), np.eye(4))
 
 
-def _sizes(header: nifti.Header) -> dict[str, float]:
-    """Sizes along the patient's axes; no spacing where the affine is not to be trusted."""
-    if len(header.shape) != 3:
-        return {}
-    width, depth, slices = (int(axis) for axis in header.patient_axes)
-    sizes = {"width": header.shape[width], "depth": header.shape[depth], "slice count": header.shape[slices]}
-    if not _tells_nothing(header):
-        sizes |= {"pixel spacing": header.spacing[width], "slice spacing": header.spacing[slices]}
-    return {name: float(value) for name, value in sizes.items()}
-
-
 def _compare(facts: list[_Facts]) -> list[Finding]:
     """Duplicates and sizes far from the others'."""
-    findings = []
-    by_case = {f.case: f for f in facts}
-    for names in checking.repeats({f.case: f.digest for f in facts}):
-        first, *others = sorted(names, key=natural)
-        for name in others:
-            message = f"holds the same voxels as {by_case[first].file}, so that folds could share them"
-            findings.append(Finding("error", "duplicate", name, by_case[name].file, message))
-    for size, factor in SIZES.items():
-        far, median = checking.outliers({f.case: f.sizes[size] for f in facts if size in f.sizes}, factor)
-        for name in far:
-            message = f"{size} of {by_case[name].sizes[size]:.3g}, far from the median of {median:.3g}"
-            findings.append(Finding("warning", "outlier", name, by_case[name].file, message))
-    return findings
+    files = {f.case: f.file for f in facts}
+    findings = checking.duplicates({f.case: f.digest for f in facts}, files)
+    return findings + checking.far_sizes({f.case: f.sizes for f in facts}, files, SIZES)

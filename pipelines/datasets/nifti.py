@@ -41,6 +41,18 @@ class Header(NamedTuple):
         """Size of a voxel along each of the array's first three axes, in mm."""
         return nib.affines.voxel_sizes(self.affine)
 
+    def sizes(self, spacing: bool = True) -> dict[str, float]:
+        """Sizes along the patient's axes: "width", "depth" and "slice count" in voxels, and with `spacing`
+        "pixel spacing" and "slice spacing" in mm; of an array without three axes nothing.
+        """
+        if len(self.shape) != 3:
+            return {}
+        width, depth, slices = (int(axis) for axis in self.patient_axes)
+        found = {"width": self.shape[width], "depth": self.shape[depth], "slice count": self.shape[slices]}
+        if spacing:
+            found |= {"pixel spacing": self.spacing[width], "slice spacing": self.spacing[slices]}
+        return {name: float(value) for name, value in found.items()}
+
 
 class Image(NamedTuple):
     """An image's header, its range, how many voxels are not finite, and a hash of shape and voxels."""
@@ -94,6 +106,16 @@ def read_mask(path: str | Path) -> Mask:
             whole = np.rint(value)
             counts[float(whole if abs(value - whole) < 1e-3 else value)] += int(count)
     return Mask(header, dict(sorted(counts.items())))
+
+
+def read_voxels(path: str | Path) -> tuple[Header, np.ndarray]:
+    """Read a file to its last byte and keep all of it: the header and the scaled voxels.
+
+    Raises:
+        READ_ERRORS: where the file cannot be read to its end.
+    """
+    header, slabs = _open(path)
+    return header, np.concatenate(list(slabs), axis=-1)
 
 
 def _open(path: str | Path) -> tuple[Header, Iterator[np.ndarray]]:
