@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ def _unreadable(case: dict[str, Any], transform: Callable) -> tuple[str, str] | 
     for load in Compose(transform).flatten().transforms:
         if not isinstance(load, LoadImaged):
             continue
-        files = (file for key in load.keys if key in case for file in ensure_tuple(case[key]))
-        for file in (file for file in files if isinstance(file, (str, Path))):
+        sources = (case[key] for key in load.keys if key in case)
+        for file in (file for source in sources for file in _suspects(source, load)):
             if not Path(file).exists():
                 return str(file), "no such file"
             try:
@@ -34,6 +35,16 @@ def _unreadable(case: dict[str, Any], transform: Callable) -> tuple[str, str] | 
                 reason = list(causes(error))[-1]
                 return str(file), f"{type(reason).__name__}: {reason}".splitlines()[0]
     return None
+
+
+def _suspects(source: Any, load: LoadImaged) -> list[str | Path]:
+    """The files to try one by one; none of several that load together, as contours do with their image."""
+    files = [file for file in ensure_tuple(source) if isinstance(file, (str, Path))]
+    if len(files) > 1:
+        with contextlib.suppress(Exception):
+            load._loader(source)
+            return []
+    return files
 
 
 def load_case(case: dict[str, Any], transform: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def read_mammogram(path: str | Path, window: int | str | None = None) -> tuple[n
     """Read a mammogram.
 
     Args:
-        path: DICOM of modality MG, 8 to 16 bits, MONOCHROME1 or 2, of any transfer syntax that pydicom decodes.
+        path: DICOM of modality MG, 8 to 16 bits, MONOCHROME1 or 2, in a syntax that pydicom decodes.
         window: None gives the whole range of values: those stored, rescaled where the file says how, and
             reflected within their range (0 to 4095 for 12 bits) where the file is MONOCHROME1, so that
             brighter is denser in every file. A number or a name takes that one of the file's windows, and
@@ -106,7 +106,7 @@ def read_mammogram(path: str | Path, window: int | str | None = None) -> tuple[n
 
 
 def _read(path: str | Path) -> pydicom.Dataset:
-    """The elements that are needed, once it is clear that the file holds one mammogram that can be decoded."""
+    """The elements that are needed, where the file holds one mammogram that can be decoded."""
     path = Path(path)
     if not path.is_file():
         raise DataError(f"expected a mammogram at {path}, found no such file")

@@ -54,7 +54,7 @@ def contour_mask(points: Sequence[Sequence[float]], size: Sequence[int], radius:
         (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
         raise ImageError(
             f"expected a contour within the image of {width}x{height} pixels, found one from x {left:g} to"
-            f" {right:g} and y {top:g} to {bottom:g}; it belongs to another image, or was drawn on a resized one"
+            f" {right:g} and y {top:g} to {bottom:g}; is it of another image, or drawn on a resized one?"
         )
     return mask
 

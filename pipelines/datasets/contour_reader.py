@@ -1,4 +1,4 @@
-"""Contours as masks, in a chain of MONAI; `inbreast_contours` itself does without, since a check needs none."""
+"""Contours as masks, in a chain of MONAI; `inbreast_contours` does without, since a check needs none."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Breast(NamedTuple):
 
     Attributes:
         image: float32 (H, W), 0 in the air.
-        depth: float32 (H, W), distance to the skin in mm, negative in the air, and in the muscle too.
+        depth: float32 (H, W), about the distance to the skin in mm, negative in the air and in the muscle.
         pixel: distance of pixel centres in mm.
     """
 
@@ -84,13 +84,15 @@ def breast(rng: np.random.Generator, shape: tuple[int, int], pixel: float, obliq
 def place(
     rng: np.random.Generator, found: Breast, room: float, taken: list[tuple[float, float]]
 ) -> tuple[float, float]:
-    """A random place in mm, `room` mm from skin and chest wall and twice as far from what is there.
+    """A random place in mm, `room` mm from skin, muscle and chest wall and twice as far from what is there.
 
     Where there is no such place, as in a small breast, the roomiest is taken.
     """
     step = max(1, round(2 / found.pixel))
     rows, columns = (np.arange(0, side, step) * found.pixel for side in found.depth.shape)
-    space = np.minimum(found.depth[::step, ::step], columns[None])
+    tissue = np.pad(found.depth[::step, ::step] > 0, ((1, 1), (0, 1)))
+    space = ndimage.distance_transform_edt(tissue)[1:-1, :-1] * (step * found.pixel)
+    space = np.minimum(space, columns[None])
     for x, y in taken:
         space = np.minimum(space, np.hypot(columns[None] - x, rows[:, None] - y) / 2)
     free = np.argwhere(space >= room)
@@ -98,6 +100,15 @@ def place(
         free[rng.integers(len(free))] if len(free) else np.unravel_index(space.argmax(), space.shape)
     )
     return float(columns[column]), float(rows[row])
+
+
+def at_wall(rng: np.random.Generator, found: Breast, radius: float) -> tuple[float, float]:
+    """A random place in mm so near the chest wall that the image's edge cuts a mass of `radius` mm there."""
+    x = 0.3 * radius
+    depth = found.depth[:, round(x / found.pixel)]
+    free = np.flatnonzero(depth > 2 * radius)
+    row = free[rng.integers(len(free))] if len(free) else depth.argmax()
+    return x, float(row) * found.pixel
 
 
 def mass(
@@ -112,13 +123,12 @@ def mass(
         radius: in mm.
         spicules: thin lines that go out from it; they lie outside of its contour.
     """
-    amplitude = rng.uniform(0.03, 0.12, 4)
-    phase = rng.uniform(0, 2 * np.pi, 5)
-    wide = rng.uniform(1, 1.35)
+    lobes = list(zip((2, 3, 4, 5), rng.uniform(0.03, 0.12, 4), rng.uniform(0, 2 * np.pi, 4), strict=True))
+    tilt, wide = rng.uniform(0, 2 * np.pi), rng.uniform(1, 1.35)
 
     def outline(angle: np.ndarray) -> np.ndarray:
-        waves = sum(a * np.cos((k + 2) * angle + p) for k, (a, p) in enumerate(zip(amplitude, phase)))
-        oval = 1 / np.sqrt((np.cos(angle - phase[4]) / wide) ** 2 + np.sin(angle - phase[4]) ** 2)
+        waves = sum(height * np.cos(k * angle + phase) for k, height, phase in lobes)
+        oval = 1 / np.sqrt((np.cos(angle - tilt) / wide) ** 2 + np.sin(angle - tilt) ** 2)
         return radius * oval * (1 + waves)
 
     rows, columns, x, y = _window(found, centre, radius * (3.2 if spicules else 2))
@@ -193,7 +203,7 @@ def _window(
     """The part of the image within `reach` mm of a place, and x and y of its pixels from there, in mm."""
     slices = []
     for position, side in zip(reversed(centre), found.image.shape, strict=True):
-        first, last = (int(round((position + sign * reach) / found.pixel)) for sign in (-1, 1))
+        first, last = (round((position + sign * reach) / found.pixel) for sign in (-1, 1))
         slices.append(slice(max(0, min(first, side - 1)), max(1, min(last + 1, side))))
     rows, columns = slices
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] * np.float32(found.pixel) - centre[1]

@@ -225,7 +225,7 @@ def _findings(
         radius = rng.uniform(8, 14)
         if finding == "cut mass":
             kind = "mass"
-            centre = (0.3 * radius, anatomy.place(rng, found, radius, taken)[1])
+            centre = anatomy.at_wall(rng, found, radius)
         elif kind == "inside":
             centre = taken[-1]
         elif name == "Cluster":
@@ -257,7 +257,5 @@ def _windows(traits: Traits) -> list[tuple[float, float, str]]:
     """Such as "NORMAL", centred on what is stored of tissue."""
     highest = 2**traits.bits - 1
     centre = 0.45 * highest if traits.photometric == "MONOCHROME2" else 0.55 * highest
-    names = ("NORMAL", "HARDER", "SOFTER")
-    return [(round(centre), round(highest * share), name) for share, name in zip((0.7, 0.5, 0.9), names)][
-        : traits.windows
-    ]
+    kinds = (("NORMAL", 0.7), ("HARDER", 0.5), ("SOFTER", 0.9))[: traits.windows]
+    return [(round(centre), round(highest * share), name) for name, share in kinds]
