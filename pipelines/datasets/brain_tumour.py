@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.datasets import brain_tumour_codings as codings
+from pipelines.datasets.brain_tumour_check import check
 from pipelines.datasets.brain_tumour_layout import SEQUENCES, Examination, discover
 from pipelines.datasets.brain_tumour_phantom import phantom
 from pipelines.datasets.reading import Levels, read_labels
