@@ -77,9 +77,12 @@ def detections(probability: np.ndarray, threshold: float) -> tuple[np.ndarray, n
     number = labels[tuple(places.T)]
     sizes = np.maximum(np.bincount(number, minlength=count + 1), 1)
     means = np.stack([np.bincount(number, axis, minlength=count + 1) / sizes for axis in places.T], axis=-1)
-    order = np.lexsort([((places - means[number]) ** 2).sum(axis=1), number])
-    _, nearest = np.unique(number[order], return_index=True)
-    return peaks[1:], places[order][nearest]
+    far = ((places - means[number]) ** 2).sum(axis=1)
+    least = np.full(count + 1, np.inf)
+    np.minimum.at(least, number, far)
+    nearest = places[far == least[number]]
+    _, first = np.unique(labels[tuple(nearest.T)], return_index=True)
+    return peaks[1:], nearest[first]
 
 
 def hits(probability: np.ndarray, wanted: np.ndarray, ignored: np.ndarray, threshold: float) -> Hits:
