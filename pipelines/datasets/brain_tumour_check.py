@@ -101,7 +101,7 @@ def _examine(root: Path, coding: str, case: Examination) -> tuple[list[Finding],
     for names in checking.repeats(digests):
         message = f"expected four sequences, found the same voxels as {' and as '.join(names)}"
         report("error", "repeated", next(part.path for part in parts if part.name == names[-1]), message)
-    if len(case.images) == len(parts):
+    if len(parts) == len(SEQUENCES):
         _examine_grids(parts, report)
     labels = None
     if mask and len(mask.header.shape) != 3:
@@ -115,9 +115,9 @@ def _examine(root: Path, coding: str, case: Examination) -> tuple[list[Finding],
         checking.compare_grids(reference.header, mask.header, case.label, report)
     seen, faces, order = frozenset(), {}, None
     if labels is not None and reference and labels.shape == reference.voxels.shape:
-        _examine_place(labels, parts, case.label, report)
         seen = frozenset(np.unique(labels).tolist())
-        faces, order = evidence.outer_faces(labels), _order(labels, parts, coding)
+        if _examine_place(labels, parts, case.label, report):
+            faces, order = evidence.outer_faces(labels), _order(labels, parts, coding)
     if not parts:
         return findings, None
     files = {part.name: relative(part.path, root) for part in parts}
@@ -188,9 +188,8 @@ def _examine_grids(parts: Sequence[Part], report: Report) -> None:
     number = mr_grids.number_of(mr_grids.REFERENCE)
     said = mr_grids.registration(grids, number)
     if said:
-        report(
-            "warning", "grids", grids[number].file, f"expected one grid for all sequences, found some {said}"
-        )
+        message = f"expected one grid for all sequences, found several, so that they are {said}"
+        report("warning", "grids", grids[number].file, message)
     for name, grid in zip(SEQUENCES, grids, strict=True):
         if not mr_grids.seen(grids[number], grid).any():
             message = f"expected {name} where {mr_grids.REFERENCE} lies, found that they do not overlap"
@@ -218,16 +217,15 @@ def _examine_labels(mask: Part, coding: str, report: Report) -> bool:
     return not strange
 
 
-def _examine_place(labels: np.ndarray, parts: Sequence[Part], path: Path, report: Report) -> None:
-    """Whether the tumour lies in the brain: where any sequence of the mask's shape is not 0."""
+def _examine_place(labels: np.ndarray, parts: Sequence[Part], path: Path, report: Report) -> bool:
+    """Whether the tumour lies in the brain, nearly all of it: where any sequence of its shape is not 0."""
     brain = np.any([part.voxels != 0 for part in parts if part.voxels.shape == labels.shape], axis=0)
     tumour = labels != 0
-    if not tumour.any():
-        return
-    share = np.count_nonzero(tumour & ~brain) / np.count_nonzero(tumour)
+    share = np.count_nonzero(tumour & ~brain) / max(1, np.count_nonzero(tumour))
     if share > OUTSIDE[0]:
         message = f"expected the tumour in the brain, found {share:.0%} of it where all sequences are 0"
         report("error" if share > OUTSIDE[1] else "warning", "outside", path, message)
+    return share <= OUTSIDE[1]
 
 
 def _order(labels: np.ndarray, parts: Sequence[Part], coding: str) -> str | None:
