@@ -17,6 +17,7 @@ from pipelines.errors import DataError, user_message
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
+FURTHER = {"allow_extra_args": True, "ignore_unknown_options": True}  # those of a dataset or a bundle
 Dataset = Annotated[str, typer.Argument(help="The dataset's name, such as lits or dce_us.")]
 
 
@@ -25,8 +26,9 @@ def featherseg() -> None:
     """Lightweight lesion segmentation as MONAI bundles."""
 
 
-@app.command()
+@app.command(context_settings=FURTHER)
 def phantom(
+    context: typer.Context,
     dataset: Dataset,
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     cases: Annotated[int, typer.Option(help="How many cases.")] = 12,
@@ -36,18 +38,24 @@ def phantom(
 ) -> None:
     """Write a phantom: made-up images in a dataset's own layout, to try everything without the data.
 
+    Some datasets have further options: brain_tumour --layout raw --coding brats.
+
     Example: featherseg phantom lits --out data/lits --cases 16
     """
     from pipelines import datasets
+    from pipelines.datasets.options import options
 
-    if datasets.get(dataset).phantom(out, cases=cases, seed=seed, size=size, faults=faults):
+    given = {"cases": cases, "seed": seed, "size": size, "faults": faults}
+    make = datasets.get(dataset).phantom
+    if make(out, **given, **options(make, context.args, given)):
         typer.echo(f"wrote a {dataset} phantom of {cases} cases to {out}")
     else:
         typer.echo(f"the same {dataset} phantom of {cases} cases is in {out} already")
 
 
-@app.command()
+@app.command(context_settings=FURTHER)
 def check(
+    context: typer.Context,
     dataset: Dataset,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder with the data, as downloaded.")],
     split: Annotated[Path | None, typer.Option(help="A split file to compare with the data.")] = None,
@@ -56,14 +64,19 @@ def check(
 ) -> None:
     """Read every file of a dataset and list what is wrong with it; an error makes the exit code 1.
 
+    Some datasets have further options: brain_tumour --label-coding brats.
+
     Example: featherseg check lits data/lits
     """
     from rich.console import Console
 
     from pipelines import datasets
     from pipelines.datasets import checking
+    from pipelines.datasets.options import options
 
-    findings = datasets.get(dataset).check(folder, workers=workers, split=split)
+    given = {"workers": workers, "split": split}
+    look = datasets.get(dataset).check
+    findings = look(folder, **given, **options(look, context.args, given))
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
@@ -72,6 +85,23 @@ def check(
         typer.echo(f"{folder}: {checking.summary(findings)}")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def download(
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="The folder that gets the dataset's own.")] = Path("data"),
+) -> None:
+    """Download and unpack a dataset that anybody may have; of the others it says where they are.
+
+    Example: featherseg download brain_tumour
+    """
+    from pipelines import download as downloading
+
+    folder = downloading.download(dataset, out)
+    config = f"--config_file bundles/{dataset}/train.json --dataset_dir {folder}"
+    typer.echo(f"{dataset} is in {folder}\ncheck it: featherseg check {dataset} {folder}")
+    typer.echo(f"train on it: python -m monai.bundle run training {config}")
 
 
 @app.command()
