@@ -10,6 +10,7 @@ from .errors import ImageError
 from .panels import PanelError, Panels, SplitDualPanel, SplitDualPaneld, find_panels, given_panels
 from .side import NormalizeSided
 from .slicewise import Slicewise, Slicewised
+from .small_lesions import ResizeLesionsd, resize_lesions
 from .whitening import ChannelWhiten, ChannelWhitend
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Panels",
     "RemoveCalipers",
     "RemoveCalipersd",
+    "ResizeLesionsd",
     "Slicewise",
     "Slicewised",
     "SplitDualPanel",
@@ -32,4 +34,5 @@ __all__ = [
     "find_calipers",
     "find_panels",
     "given_panels",
+    "resize_lesions",
 ]

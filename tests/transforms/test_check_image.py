@@ -54,6 +54,15 @@ def test_what_is_not_sound_is_refused(changes, message):
     assert "\n" not in str(caught.value)
 
 
+def test_the_labels_are_those_that_are_expected():
+    check = CheckImaged(["image", "label"], labels=[0, 1, 2, 3])
+    label = torch.zeros(1, 50, 47, dtype=torch.uint8)
+    label[:, :4] = torch.arange(4, dtype=torch.uint8)[None, :, None]
+    assert torch.equal(check(item(label=label))["label"], label)
+    with pytest.raises(ImageError, match=r"expected labels in \[0, 1, 2, 3\], found \[0.0, 4.0\]; recode"):
+        check(item(label=4 * (label > 0)))
+
+
 def test_the_sizes_of_files_are_those_that_people_know(tmp_path):
     for name, size in (("image.png", (500, 471)), ("mask.png", (500, 470))):
         Image.fromarray(np.zeros(size[::-1], np.uint8)).save(tmp_path / name)
