@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from skimage.measure import block_reduce
 from skimage.transform import resize
 
 from pipelines.errors import DataError
 from pipelines.files import written_whole
 
 LONGEST = 192  # pixels of the longer side, enough for a picture of many cases
+LARGEST = 1024  # of a picture of one case
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,25 @@ def thumbnail(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, colo
             for mask in (truth, prediction)
         )
     return Shown(np.rint(image).astype(np.uint8), truth.astype(bool), prediction.astype(bool))
+
+
+def reduced(image: np.ndarray, *masks: np.ndarray) -> tuple[np.ndarray, ...]:
+    """An image and its masks with a longer side of `LARGEST` pixels at most, as they are where they have it.
+
+    A large image shrinks by a whole number. Its pixels become means; a mask keeps each of its lesions, since
+    its pixels are set where one of those that they stand for is.
+
+    Args:
+        image: (X, Y), in colour (X, Y, 3).
+        masks: bool, (X, Y).
+    """
+    factor = -(-max(image.shape[:2]) // LARGEST)
+    if factor == 1:
+        return image, *masks
+    blocks = (factor, factor, 1)[: image.ndim]
+    means = block_reduce(image.astype(np.float32), blocks, np.nanmean, cval=np.nan)
+    means = np.rint(means) if np.issubdtype(image.dtype, np.integer) else means
+    return means.astype(image.dtype), *(block_reduce(mask, blocks[:2], np.max) for mask in masks)
 
 
 def write(path: str | Path, cases: Mapping[str, Shown]) -> None:

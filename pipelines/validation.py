@@ -122,6 +122,8 @@ class CaseScores(Metric):
             image = np.moveaxis(np.rint(image * (1 if image.max() > 1 else 255)).astype(np.uint8), 0, -1)
         else:
             image = image[0] if self.display_range is None else np.clip(image[0], *self.display_range)
+        if spatial == 2:
+            image, true, predicted = shown.reduced(image, true, predicted)
         for name, array in (("image", image), ("truth", true), ("prediction", predicted)):
             kept[name] = array[..., kept["numbers"]] if spatial == 3 else array
         return kept
@@ -224,6 +226,8 @@ class EvaluationReport:
         grid_scores: the same cases on the network's grid, as papers score them.
         record: called with the figures, for tracking.
         data: cases that were evaluated, with their `patient`; cases without one are patients of their own.
+        further: other metrics of the evaluator, such as `froc.Froc`, whose `figures` are tracked, whose
+            `facts` are told, and which `write` files of their own.
     """
 
     def __init__(
@@ -235,8 +239,10 @@ class EvaluationReport:
         grid_scores: CaseScores,
         record: Callable[[dict[str, float], Path], None] | None = None,
         data: Sequence[dict[str, Any]] = (),
+        further: Sequence[Any] = (),
     ) -> None:
         self.data = data
+        self.further = further
         self.folder = Path(folder)
         self.scores = scores
         self.title = title
@@ -266,21 +272,25 @@ class EvaluationReport:
             "on the network's grid": on_grid,
             "mean Dice over patients, 95 % interval": likely,
         }
-        slices = {
+        told = {
             f"slice by slice{where}": slice_scores.in_words(scores.summary)
             for where, scores in (("", self.scores), (", on the network's grid", self.grid_scores))
             if scores.slices
         }
-        facts |= slices
+        told |= {name: fact for one in self.further for name, fact in one.facts().items()}
+        facts |= told
+        for one in self.further:
+            pictures |= one.write(self.folder)
         report.write_report(self.folder, self.title, summary, rows, facts, pictures, unit)
         print(scoring.format_table(rows, summary, unit))
         print(f"Mean Dice over patients, 95 % interval: {likely} (bootstrap).")
         print(f"On the network's grid: {on_grid}.")
-        for where, figures in slices.items():
-            print(f"{where.capitalize()}: {figures}.")
+        for what, figures in told.items():
+            print(f"{what.capitalize()}: {figures}.")
         print(f"report: {self.folder / 'report.md'}\npictures: {self.folder / 'pictures'}")
         if self.record is not None:
             figures = {**self.scores.figures(), **self.grid_scores.figures()}
+            figures |= {name: figure for one in self.further for name, figure in one.figures().items()}
             figures |= {name: end for one in intervals for name, end in one.items() if np.isfinite(end)}
             self.record(figures, self.folder)
 

@@ -72,3 +72,22 @@ def test_a_missing_and_a_broken_file_are_told(tmp_path):
     (tmp_path / "shown.npz").write_bytes(b"PK not a zip")
     with pytest.raises(DataError, match=r"expected pictures of cases in .*, found"):
         shown.read(tmp_path / "shown.npz")
+
+
+def test_a_case_of_many_pixels_is_kept_smaller_with_all_of_its_lesions():
+    random = np.random.default_rng(0)
+    image = random.random((1500, 2100), dtype=np.float32)
+    image[600:900] += 3
+    mask = np.zeros(image.shape, bool)
+    mask[1499, 2099] = mask[30, 31] = mask[700:720, 900:940] = True
+    small, lesions, nothing = shown.reduced(image, mask, ~mask & mask)
+    assert small.shape == lesions.shape == nothing.shape == (500, 700)
+    assert small[100, 50] == pytest.approx(image[300:303, 150:153].mean())
+    assert lesions[499, 699] and lesions[10, 10] and lesions[237, 305] and lesions.sum() == 2 + 7 * 14
+    assert not nothing.any()
+    colour = np.repeat((255 * random.random((1030, 9, 1))).astype(np.uint8), 3, axis=2)
+    (reduced,) = shown.reduced(colour)
+    assert reduced.shape == (515, 5, 3) and reduced.dtype == np.uint8
+    assert reduced[0, 4].tolist() == [round(colour[:2, 8, 0].mean())] * 3  # of two pixels at the edge
+    as_it_is = image[:1024, :1024]
+    assert shown.reduced(as_it_is)[0] is as_it_is

@@ -149,6 +149,45 @@ def test_an_evaluation_tells_of_its_slices_in_both_geometries(tmp_path, capsys):
     assert read_cases(tmp_path / "cases.csv")[0]["slices"] == 6
 
 
+class Counting:
+    """A metric of sorts beside the scores."""
+
+    def facts(self):
+        return {"cases counted": "five"}
+
+    def figures(self):
+        return {"test_count": 5.0}
+
+    def write(self, folder):
+        shown.write(folder / "count.npz", {})
+        return {"A count": folder / "count.npz"}
+
+
+def test_an_evaluation_tells_of_further_metrics(tmp_path, capsys):
+    recorded, on_grid = [], CaseScores("test_grid", image_key=None)
+    report = EvaluationReport(
+        *(tmp_path, CaseScores("test"), "a", {}, on_grid, lambda *record: recorded.append(record)),
+        further=[Counting()],
+    )
+    evaluate(report.scores, [on_grid, report])
+    page = (tmp_path / "report.md").read_text()
+    assert "Cases counted: five." in capsys.readouterr().out
+    assert "| cases counted | five |" in page
+    assert "![A count](count.npz)" in page
+    assert recorded[0][0]["test_count"] == 5 and "test_dice" in recorded[0][0]
+
+
+def test_large_pictures_are_kept_smaller():
+    scores = CaseScores("val", unit="pixels")
+    mask = MetaTensor(torch.zeros(1, 2100, 90))
+    mask[0, 2000, 80] = 1
+    scores.update(({"label": mask, "image": torch.rand(1, 2100, 90), "case": "a"}, {"pred": mask}))
+    kept = scores.shown["a"]
+    assert kept["image"].shape == kept["truth"].shape == (700, 30)
+    assert kept["truth"].sum() == kept["prediction"].sum() == 1
+    assert scores.rows[0]["true_positive"] == 1  # scores are in all pixels
+
+
 def test_cases_of_one_patient_are_numbered_as_such_and_count_as_one(tmp_path, capsys):
     scores, on_grid = CaseScores("test"), CaseScores("test_grid", image_key=None)
     # Volumes 8 and 9 (right, a false alarm) are one patient's, 10 (missed) another's; the rest tell none.
