@@ -7,7 +7,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install demo demo-us ladder calipers ablation busi test test-slow lint format bench bench-networks table mlflow clean
+.PHONY: help install install-label demo demo-us ladder calipers ablation busi test test-slow lint format bench bench-networks table mlflow clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -19,6 +19,9 @@ $(VENV)/installed: setup.cfg constraints.txt pyproject.toml
 	@touch $@
 
 install: $(VENV)/installed  ## create .venv and install everything that the project needs
+
+install-label: install  ## create .venv-label, in which MONAI Label runs, and print its time and size
+	$(RUN) -m pipelines.label.environment
 
 # Small slices and few epochs, so that two cores do it in minutes; the command is the README's.
 demo: BUNDLE := $(RUN) -m monai.bundle run
@@ -119,5 +122,5 @@ table: install  ## write the README's table of networks from docs/networks.json
 mlflow: install  ## open the runs in MLflow's browser interface
 	MLFLOW_DISABLE_TELEMETRY=true $(VENV)/bin/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlruns.db}"
 
-clean:  ## remove .venv (data/ and runs/ stay)
-	rm -rf $(VENV)
+clean:  ## remove .venv and .venv-label (data/ and runs/ stay)
+	rm -rf $(VENV) .venv-label .venv-label.lock

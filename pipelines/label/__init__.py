@@ -1,0 +1,1 @@
+"""MONAI Label: annotators correct what the bundles segment, and the bundles learn from it."""
