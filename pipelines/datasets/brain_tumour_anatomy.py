@@ -27,7 +27,7 @@ TISSUE = {
     "dura": (0.50, 0.50, 1.10, 0.45),
     "edema": (0.98, 0.56, 0.57, 1.02),
     "solid": (0.88, 0.46, 0.48, 1.05),  # tumour that does not enhance
-    "necrosis": (0.60, 0.36, 0.36, 1.22),
+    "necrosis": (0.46, 0.36, 0.36, 1.22),
     "enhancing": (0.84, 0.52, 1.25, 0.80),
 }
 
@@ -99,7 +99,7 @@ def scan(
         int16, at least 1 in the brain.
     """
     scale = rng.uniform(250, 900)
-    coils = np.exp(np.float32(rng.uniform(0.06, 0.14)) * waves(points, rng, 240, terms=3))
+    coils = np.exp(np.float32(rng.uniform(0.1, 0.2)) * waves(points, rng, 240, terms=3))
     soft = ndimage.gaussian_filter(image, 0.35)
     noise = grain(rng, image.shape, (max(0.4, 0.8 / edge),) * 2 + (0.3,)) * np.float32(
         rng.uniform(0.03, 0.05)
@@ -134,10 +134,10 @@ def _inner_parts(
         body = capsule(points, (side * 15, -28, 14), (side * 10, 30, 12), wide)
         horn = capsule(points, (side * 15, -28, 14), (side * 26, -52, 6), wide * 0.9)
         ventricles = np.minimum(ventricles, union(body, horn, 6))
-    caps = ventricles - np.float32(rng.uniform(1, 5)) - np.float32(1.5) * waves(points, rng, 25)
+    caps = ventricles - np.float32(rng.uniform(1, 7)) - np.float32(1.5) * waves(points, rng, 25)
     lay(np.maximum(caps, white), "spots", edge + 2)
-    for _ in range(rng.integers(2, 9)):
-        side, radius = rng.choice((-1, 1)), rng.uniform(2.5, 6)
+    for _ in range(rng.integers(4, 15)):
+        side, radius = rng.choice((-1, 1)), rng.uniform(3, 8)
         spot = ellipsoid(
             points, (side * rng.uniform(20, 42), *rng.uniform((-50, 12), (50, 38))), (radius,) * 3
         )
@@ -188,7 +188,7 @@ def _lesion(
     edema = union(core - np.float32(spread), drift, 8) + np.float32(0.25 * spread) * waves(points, rng, 22)
     edema = np.maximum(np.minimum(edema, core - 2), room)
     core = np.maximum(core, room)
-    faint = rng.uniform(0.75, 1)
+    faint = rng.uniform(0.55, 1)
     if tumour.edema:
         lay(edema, "edema", edge + 3, faint)
         labels[edema < 0] = EDEMA
