@@ -179,9 +179,6 @@ def chest_wall(values: np.ndarray) -> str:
 
 
 def _examine_rois(rois: Sequence[contours.Roi], header: Header | None, path: Path, report: Report) -> None:
-    from transforms.contours import contour_mask  # takes seconds to import, which only contours need
-    from transforms.errors import ImageError
-
     if not rois:
         report("note", "empty", path, "a file without a contour, as if there were none")
     spacing = header.spacing if header else (np.nan, np.nan)
@@ -196,14 +193,25 @@ def _examine_rois(rois: Sequence[contours.Roi], header: Header | None, path: Pat
     for number, roi in enumerate(rois, start=1):
         if ((roi.points >= -0.5) & (roi.points <= (width - 0.5, height - 0.5))).all():
             continue
-        try:
-            contour_mask(roi.points, header.size, contours.radius(spacing))
+        if wrong := _outside(roi, header):
+            report("error", "outside", path, f"contour {number}: {wrong}")
+        else:
             cut += 1
-        except ImageError as error:
-            report("error", "outside", path, f"contour {number}: {error}")
     if cut:
         message = f"{cut} contours with points outside the {size_text(header.size)} pixels: cut off there"
         report("note", "clipped", path, message)
+
+
+def _outside(roi: contours.Roi, header: Header) -> str:
+    """What is wrong with a contour of which nothing lies in the image, or ""."""
+    from transforms.contours import contour_mask  # takes seconds to import, and few images need it
+    from transforms.errors import ImageError
+
+    try:
+        contour_mask(roi.points, header.size, contours.radius(header.spacing))
+    except ImageError as error:
+        return str(error)
+    return ""
 
 
 def _without(error: DataError, path: Path) -> str:

@@ -168,7 +168,7 @@ def burn_in(levels: np.ndarray, side: str, view: str, highest: int) -> None:
         highest: the level of the marker's letters.
     """
     height, width = levels.shape
-    size = max(6, height // 45)
+    size = max(9, height // 45)
     picture = Image.new("1", (width, height))
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size)
