@@ -31,7 +31,7 @@ _RAW = re.compile(rf"(?:(.+)[_-])?({'|'.join(_PART)})\.nii(\.gz)?", re.IGNORECAS
 _TIMES = (
     re.compile(r"(BraTS-\w+-\d+)-\d{3}"),
     re.compile(r"(Brats1[789]_\w+)_\d+"),
-    re.compile(r"(TCGA-\w{2}-\w{4})\b.+"),
+    re.compile(r"(TCGA-\w{2}-[^\W_]{4})[\W_].*"),
 )
 
 
