@@ -49,13 +49,13 @@ def check(
     findings += [finding for found, _ in results for finding in found]
     seen = [(case, facts) for case, (_, facts) in zip(cases, results, strict=True)]
     findings += _repeats(seen) + _summaries([facts for _, facts in seen])
-    if normal := sum(case.image is not None and case.contours is None for case in cases):
-        message = f"{normal} images without contours: nothing was found in them, and their masks are empty"
+    images = [case for case in cases if case.image]
+    if normal := sum(case.contours is None for case in images):
+        message = f"{normal} of {len(images)} images have no contours: their masks are to be empty"
         findings.append(Finding("note", "normal", "", "", message))
     if split is not None:
-        labelled = [case for case in cases if case.image]
-        findings += checking.check_split(split, {case.patient for case in labelled})
-        findings += _divided(split, labelled)
+        findings += checking.check_split(split, {case.patient for case in images})
+        findings += _divided(split, images)
     return checking.ordered(findings)
 
 
@@ -92,7 +92,7 @@ def _table(root: Path, cases: Sequence[Case]) -> tuple[dict[str, Row], list[Find
             message = f"expected BI-RADS of {', '.join(BIRADS)}, found {row.birads or 'none'}"
             findings.append(Finding("warning", "birads", name, file, message))
     if blank := sum(row.density not in DENSITIES for row in rows.values()):
-        message = f"{blank} rows without a density (ACR 1 to 4)"
+        message = f"{blank} of {len(rows)} rows give no density (ACR 1 to 4)"
         findings.append(Finding("note", "density", "", file, message))
     return rows, findings
 
@@ -191,14 +191,15 @@ def _examine_rois(rois: Sequence[contours.Roi], header: Header | None, path: Pat
     height, width = header.size
     cut = 0
     for number, roi in enumerate(rois, start=1):
-        if ((roi.points >= -0.5) & (roi.points <= (width - 0.5, height - 0.5))).all():
-            continue
-        if wrong := _outside(roi, header):
+        inside = ((roi.points >= -0.5) & (roi.points < (width - 0.5, height - 0.5))).all(axis=1)
+        # With a corner inside, something is drawn at least there.
+        if not inside.any() and (wrong := _outside(roi, header)):
             report("error", "outside", path, f"contour {number}: {wrong}")
         else:
-            cut += 1
+            cut += not inside.all()
     if cut:
-        message = f"{cut} contours with points outside the {size_text(header.size)} pixels: cut off there"
+        size = size_text(header.size)
+        message = f"{cut} of {len(rois)} contours have points outside the {size} pixels: cut off there"
         report("note", "clipped", path, message)
 
 
@@ -245,9 +246,9 @@ def _summaries(facts: Iterable[_Facts]) -> list[Finding]:
     findings = []
     if names:
         listed = ", ".join(f"{name or 'without a name'} {count}" for name, count in names.most_common())
-        findings.append(Finding("note", "names", "", "", f"{names.total()} contours: {listed}"))
+        findings.append(Finding("note", "names", "", "", f"contours by their names: {listed}"))
     if marks:
-        message = f"{marks} contours of one or two points, drawn as a disc at each"
+        message = f"{marks} of {names.total()} contours are one or two points: drawn as a disc at each"
         findings.append(Finding("note", "marks", "", "", message))
     return findings
 

@@ -88,8 +88,8 @@ def alter(root, file, **elements):
 
 def test_sound_data_gives_notes_only(root):
     assert findings(root) == []
-    assert message(root, "names") == "2 contours: Mass 2"
-    assert message(root, "normal").startswith("1 images without contours")
+    assert message(root, "names") == "contours by their names: Mass 2"
+    assert message(root, "normal").startswith("1 of 3 images have no contours")
 
 
 def test_every_fault_of_the_phantom_is_found_and_nothing_else(tmp_path):
@@ -196,8 +196,12 @@ def test_names_marks_and_contours_that_leave_the_image(root):
         ("note", "marks", "", ""),
         ("note", "clipped", NAMES[2], f"AllXML/{NAMES[2]}.xml"),
     ]
-    assert message(root, "names") == "5 contours: Mass 2, Point 1 1, without a name 1, mass 1"
-    assert message(root, "marks").startswith("2 contours of one or two points")
+    assert message(root, "names") == "contours by their names: Mass 2, Point 1 1, without a name 1, mass 1"
+    assert message(root, "marks").startswith("2 of 5 contours are one or two points")
+    around = [(-50.0, -50), (200, -50), (200, 200), (-50, 200)]
+    write_contours(path, [("Mass", np.array(around)), ("Mass", np.array([(-9.0, -9)]))])
+    assert message(root, "clipped").startswith("1 of 2 contours have points outside the 60x80 pixels")
+    assert message(root, "outside").startswith("contour 2: expected a contour within")
     write_contours(path, [("Lump", MASS), ("Mass", MASS + np.array((200, 0))), ("Nodule", MASS[:1])])
     found = findings(root)
     assert ("error", "contour-name", NAMES[2], f"AllXML/{NAMES[2]}.xml") in found
