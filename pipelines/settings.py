@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ def _number(value: Any) -> bool:
 
 RULES = {
     "batch_size": ("a whole number from 1 on", _whole),
+    "accumulate": ("a whole number from 1 on", _whole),
     "max_epochs": ("a whole number from 1 on", _whole),
     "val_interval": ("a whole number from 1 on", _whole),
     "learning_rate": ("a number above 0", lambda value: _number(value) and value > 0),
@@ -90,3 +92,27 @@ def check_network(network: torch.nn.Module, image_shape: Sequence[int]) -> None:
             f"expected a network for images of {channels} channel{'s' * (channels > 1)}, found {name} for "
             f"{wanted}; set --network_def#in_channels, or choose another network"
         )
+
+
+def check_batch(network: torch.nn.Module, image_shape: Sequence[int], batch_size: int) -> None:
+    """Refuse batches too small for a network's norms, which need two values a channel to train on.
+
+    Args:
+        network: is left as it is.
+        image_shape: (C, H, W).
+        batch_size: of images; one is too few where a level of the network has a single pixel.
+
+    Raises:
+        DataError: names the batch and the image's size.
+    """
+    trial = copy.deepcopy(network).to("meta").train()  # of shapes, not of values
+    try:
+        trial(torch.empty(batch_size, *image_shape, device="meta"))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise DataError(
+            f"expected two values a channel in each norm of {type(network).__name__} to train it, found one, "
+            f"with --batch_size {batch_size} and --image_size {list(image_shape[1:])}; take a larger one of "
+            "both"
+        ) from error

@@ -8,7 +8,7 @@ from .check_volume import CheckVolumed
 from .contours import ContoursToMask, contour_mask
 from .errors import ImageError
 from .panels import PanelError, Panels, SplitDualPanel, SplitDualPaneld, find_panels, given_panels
-from .side import NormalizeSided
+from .side import NormalizeSided, breast
 from .slicewise import Slicewise, Slicewised
 from .small_lesions import ResizeLesionsd, resize_lesions
 from .whitening import ChannelWhiten, ChannelWhitend
@@ -30,6 +30,7 @@ __all__ = [
     "Slicewised",
     "SplitDualPanel",
     "SplitDualPaneld",
+    "breast",
     "contour_mask",
     "find_calipers",
     "find_panels",

@@ -1,4 +1,4 @@
-"""Mammograms that all face the same way."""
+"""Where the breast lies in a mammogram, and mammograms that all face the same way."""
 
 from __future__ import annotations
 
@@ -6,9 +6,26 @@ from collections.abc import Hashable, Mapping
 
 import torch
 from monai.config import KeysCollection
-from monai.transforms import Flip, InvertibleTransform, MapTransform
+from monai.transforms import Flip, InvertibleTransform, MapTransform, get_largest_connected_component_mask
 
-__all__ = ["NormalizeSideD", "NormalizeSideDict", "NormalizeSided", "lies_right"]
+__all__ = ["NormalizeSideD", "NormalizeSideDict", "NormalizeSided", "breast", "lies_right"]
+
+AIR = 0.05  # of an image's white; what is darker is no tissue
+
+
+def breast(image: torch.Tensor) -> torch.Tensor:
+    """The largest connected part of a mammogram that is brighter than air, as `CropForegroundd` takes it.
+
+    A burned-in letter beside the breast is a part of its own. Where nothing is bright it is all of the image.
+
+    Args:
+        image: (1, W, H), from 0 for black to 1 for white.
+
+    Returns:
+        bool, of the same shape.
+    """
+    tissue = torch.as_tensor(image) > AIR
+    return get_largest_connected_component_mask(tissue) if tissue.any() else ~tissue
 
 
 def lies_right(image: torch.Tensor) -> bool:

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from networks import CEUSegNet, ReducedUNet
+from networks import CEUSegNet, DeepLabV3Plus, HighResUNet, ReducedUNet
 from pipelines.errors import DataError
-from pipelines.settings import check, check_network
+from pipelines.settings import check, check_batch, check_network
 
 SOUND = {
     "known_labels": [0, 1, 2],
@@ -50,3 +50,22 @@ def test_a_network_for_other_images_is_refused():
         DataError, match="images of 1 channel, found CEUSegNet for 2; set --network_def#in_ch"
     ):
         check_network(CEUSegNet(), [1, 128, 128])
+
+
+@pytest.mark.parametrize(("batch", "side"), [(1, 128), (2, 64)])
+def test_batches_that_norms_can_train_on(batch, side):
+    check_batch(HighResUNet(width=2), (1, side, side), batch)
+
+
+def test_a_batch_that_a_norm_cannot_train_on():
+    network = HighResUNet(width=2)
+    with pytest.raises(
+        DataError, match=r"HighResUNet to train it, found one, with --batch_size 1 and --image_size \[64"
+    ):
+        check_batch(network, (1, 64, 64), 1)
+    with pytest.raises(DataError, match="DeepLabV3Plus"):
+        deeplab = DeepLabV3Plus(backbone="mobilenet_v2")
+        check_batch(deeplab, (3, 256, 256), 1)
+    assert next(network.parameters()).device.type == "cpu"
+    with pytest.raises(RuntimeError, match="channel dim"):  # another error is another error
+        check_batch(network, (3, 128, 128), 1)

@@ -7,7 +7,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Invertd, Resized
 
 from transforms import NormalizeSided
-from transforms.side import lies_right
+from transforms.side import breast, lies_right
 
 
 def mammogram(side, width=60, height=90):
@@ -31,6 +31,14 @@ def test_the_side_is_where_the_breast_lies(side):
 
 def test_an_image_of_one_value_is_left_as_it_is():
     assert not lies_right(torch.zeros(1, 9, 9))
+
+
+def test_the_breast_is_found_without_the_letter_beside_it():
+    image = mammogram("left")["image"] / 100
+    expected = image > 0.5
+    expected[:, 52:56, 4:10] = False
+    assert torch.equal(breast(image), expected)
+    assert breast(torch.zeros(1, 8, 9)).all()
 
 
 def test_all_face_as_left_ones_do():
