@@ -40,6 +40,14 @@ RULES = {
         "two whole numbers such as [256,256]",
         lambda value: isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_whole, value)),
     ),
+    "field_of_view": (
+        "two numbers of mm above 0 such as [144,144]",
+        lambda value: (
+            isinstance(value, (list, tuple)) and len(value) == 2 and all(_number(v) and v > 0 for v in value)
+        ),
+    ),
+    "intensity_offset": ("a number", _number),
+    "label_coding": ("one of msd, brats, brats2023", lambda value: value in ("msd", "brats", "brats2023")),
     "window": (
         "two rising numbers such as [-100,200]",
         lambda value: (

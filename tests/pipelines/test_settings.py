@@ -14,6 +14,9 @@ SOUND = {
     "max_epochs": 37,
     "val_interval": 1,
     "learning_rate": 1e-3,
+    "field_of_view": [144, 72.5],
+    "label_coding": "brats",
+    "intensity_offset": 5,
 }
 
 
@@ -28,7 +31,11 @@ def test_sound_settings_pass():
     [
         *(("window", value) for value in ([200, -100], [-100], "-100 200")),
         *(("image_size", value) for value in (8, [8], [0, 8], "8 8", [8.5, 8])),
+        *(("field_of_view", value) for value in (144, [144], [0, 144], ["144", "144"])),
+        *(("label_coding", value) for value in ("BraTS", None)),
+        *(("intensity_offset", value) for value in ("5", True)),
         *(("batch_size", value) for value in (0, 1.5, "four", True)),
+        *(("accumulate", value) for value in (0, 0.5)),
         *(("max_epochs", value) for value in (0, None)),
         ("val_interval", 0),
         *(("learning_rate", value) for value in ("fast", 0, -1)),
