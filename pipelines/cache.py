@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -10,7 +11,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from enum import Enum
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,15 @@ def _source(thing: Any) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _releases() -> dict[str, str]:
+    """What of `LIBRARIES` is installed; a packaged bundle requires only what it uses."""
+    found = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 def _identity(file: str | list[str]) -> list[Any]:
     """What tells one state of a source, a file or several, from another: path, size and time of change."""
     if isinstance(file, list):
@@ -135,7 +145,7 @@ class VolumeCache:
         self.data = list(data)
         self.folder = Path(folder)
         self.preprocessing = preprocessing
-        recipe = [CACHE_FORMAT, {name: version(name) for name in LIBRARIES}, describe(preprocessing)]
+        recipe = [CACHE_FORMAT, _releases(), describe(preprocessing)]
         self._recipe = json.dumps(recipe, sort_keys=True)
         self.facts = self._prepare(workers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,6 +77,16 @@ def _checked(folds: list[list[str]], patients: list[str], file: str | Path) -> l
 def write_split(file: str | Path, folds: list[list[str]]) -> None:
     """Write the folds beside a run; `split(file=...)` reads them back."""
     write_json(file, {"folds": folds})
+
+
+def everybody(cases: Sequence[Case]) -> list[list[str]]:
+    """One fold with all patients, for data of which no case was ever trained on."""
+    return [sorted({_patient(case) for case in cases})]
+
+
+def digest(folds: list[list[str]]) -> str:
+    """A short name for a split, the same on every machine: 12 hexadecimal digits."""
+    return hashlib.sha256(json.dumps({"folds": folds}, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _held_out(folds: list[list[str]], fold: int) -> set[str]:

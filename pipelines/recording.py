@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import platform
 import signal
 import sys
@@ -19,7 +18,7 @@ import torch
 from ignite.engine import Engine, Events
 
 import networks
-from pipelines import report, scoring, slice_scores, sources
+from pipelines import folds, report, scoring, slice_scores, sources
 from pipelines.checkpoints import BEST, save
 from pipelines.datasets.fingerprint import fingerprint
 from pipelines.errors import DataError
@@ -93,7 +92,6 @@ class TrainingRecord:
         """What runs are grouped by, and told apart by, where they are compared."""
         note, config = self.run.note, read_json(self.run.folder / "config.json")
         values, device = note["values"], next(self.network.parameters()).device
-        folds = json.dumps(read_json(self.run.folder / "split.json"), sort_keys=True)
         return {
             "bundle": values.get("bundle", self.run.bundle),
             "network": network_label(config),
@@ -101,7 +99,7 @@ class TrainingRecord:
             "seed": values.get("seed"),
             "fold": note["fold"],
             "data": facts["dataset_fingerprint"],
-            "split": hashlib.sha256(folds.encode()).hexdigest()[:12],
+            "split": folds.digest(folds.read_split(self.run.folder / "split.json")),
             "code": sources.loaded(),
             "recipe": recipe(config),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

@@ -153,10 +153,7 @@ def _register(client: Any, run: Any, name: str) -> str:
             path: Path(client.download_artifacts(run_id, path, scratch))
             for path in ("config.json", "split.json", "model.pt")
         }
-        record = weights.from_config(read_json(got["config.json"]))
-        origin = {**run.data.params, **run.data.tags}
-        record["network"] = run.data.params["network"]
-        record["trained_on"] = {key: origin[key] for key in weights.ORIGIN if key in origin}
+        record = record_of(run, read_json(got["config.json"]))
         data = Path(scratch) / Path(FILES).name
         # In full precision, so that an evaluation of the version finds the figures of the run.
         record = weights.write(data / FILE, weights.state_of(got["model.pt"]), record, torch.float32)
@@ -176,6 +173,13 @@ def _register(client: Any, run: Any, name: str) -> str:
         description=_description(_card(run), record),
     )
     return str(made.version)
+
+
+def record_of(run: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run's model, as `weights.record_of` has it: of its configuration and what MLflow knows."""
+    origin = {**run.data.params, **run.data.tags}
+    trained_on = {key: origin[key] for key in weights.ORIGIN if key in origin}
+    return weights.from_config(config) | {"network": run.data.params["network"], "trained_on": trained_on}
 
 
 def _save_model(folder: Path, data: Path, record: dict[str, Any]) -> None:

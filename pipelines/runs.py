@@ -10,6 +10,7 @@ import platform
 import secrets
 import subprocess
 import time
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from monai.bundle import ConfigParser
 from pipelines import folds
 from pipelines.errors import DataError
 from pipelines.files import read_json, remove_leftovers, write_json, writing_error
+from pipelines.sources import HOME
 
 ROOT = Path("runs")
 SHIPPED = Path("models") / "model.safetensors"  # below a bundle's folder
@@ -126,7 +128,12 @@ def require(output_dir: str, **expected: Any) -> None:
 
 
 def code_version() -> str:
-    """The commit of the working copy, marked where it was changed since; the release where there is none."""
+    """The commit of the working copy, marked where it was changed since; the release where there is none.
+
+    A packaged bundle knows the one that it was made of, wherever it lies now.
+    """
+    if HOME:
+        return import_module(HOME.rstrip(".")).__version__
     here = Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:

@@ -1,4 +1,4 @@
-"""What our own code looked like when something was made with it, so that a change of it is noticed."""
+"""Our own code: which modules are ours, and what they looked like when something was made with them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,30 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-OWN = ("networks", "pipelines", "transforms")
+# In a packaged bundle our packages are parts of one called after it, such as "featherseg_lits.".
+HOME = __name__.removesuffix("pipelines.sources")
+OWN = tuple(f"{HOME}{name}" for name in ("networks", "pipelines", "transforms"))
+ANYWHERE = re.compile(r"(?<![\w./])(?:featherseg_\w+\.)?(?=(?:networks|pipelines|transforms)\.\w)")
 
 
 def is_own(module: str) -> bool:
     """Whether a module belongs to this project, whose releases do not tell one state of it from another."""
-    return module.split(".")[0] in OWN
+    return any(module == own or module.startswith(f"{own}.") for own in OWN)
+
+
+def localized(content: Any) -> Any:
+    """JSON whose texts name our modules as they are called here, wherever they were written.
+
+    A working copy has `networks.LighterUNet`, a packaged bundle `featherseg_lits.networks.LighterUNet`.
+    """
+    return json.loads(ANYWHERE.sub(HOME, json.dumps(content)))
 
 
 @functools.cache
@@ -60,6 +74,5 @@ def _imports(tree: ast.Module, package: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names if is_own(alias.name))
         elif isinstance(node, ast.ImportFrom):
             base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            if is_own(base):
-                yield base
-                yield from (f"{base}.{alias.name}" for alias in node.names)
+            named = (base, *(f"{base}.{alias.name}" for alias in node.names))
+            yield from filter(is_own, named)

@@ -18,6 +18,7 @@ import torch
 from monai.bundle import ConfigComponent, ConfigParser
 from monai.utils import optional_import
 
+from pipelines import sources
 from pipelines.errors import DataError
 from pipelines.files import read_json, write_bytes
 from pipelines.runs import Run
@@ -43,14 +44,14 @@ def from_config(config: dict[str, Any]) -> dict[str, Any]:
         `bundle`, `network_def` (`_target_` and its arguments), `model_settings`, `input_shape`, `seed` and
         `fold`, as far as the configuration has them.
     """
-    parser = ConfigParser(config)
+    parser = ConfigParser(sources.localized(config))
     keys = ("bundle", "model_settings", "input_shape", "seed", "fold")
     record = {key: parser.get_parsed_content(key) for key in keys if key in config}
     if "network_def" in config:
         # One by one, since the network itself is not to be built here.
         names = parser.get("network_def")
         record["network_def"] = {
-            name: parser.get_parsed_content(f"network_def::{name}") for name in names if name != "_target_"
+            name: parser.get_parsed_content(f"network_def::{name}") for name in names if name[0] != "_"
         } | {"_target_": names["_target_"]}
     return record
 
@@ -113,7 +114,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, An
     if ENTRY not in metadata:
         return state, {}
     try:
-        record = json.loads(metadata[ENTRY])
+        record = sources.localized(json.loads(metadata[ENTRY]))
         version, network_def = record["format"], dict(record["network_def"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise DataError(

@@ -17,25 +17,21 @@ A dataset's module has
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 from pipelines.errors import DataError
 
-MODULES = {
-    "brain_tumour": "pipelines.datasets.brain_tumour",
-    "ceus": "pipelines.datasets.ceus",
-    "dce_us": "pipelines.datasets.dce_us",
-    "inbreast": "pipelines.datasets.inbreast",
-    "lits": "pipelines.datasets.lits",
-}
+MODULES = ("brain_tumour", "ceus", "dce_us", "inbreast", "lits")
 
 
 def get(name: str) -> ModuleType:
     """The module of a dataset, imported now.
 
     Raises:
-        DataError: for an unknown name.
+        DataError: for an unknown name, or one whose module did not travel with a packaged bundle.
     """
-    if name not in MODULES:
-        raise DataError(f"expected one of the datasets {', '.join(sorted(MODULES))}, found {name!r}")
-    return import_module(MODULES[name])
+    known = [one for one in MODULES if find_spec(f"{__name__}.{one}")]
+    if name not in known:
+        raise DataError(f"expected one of the datasets {', '.join(known)}, found {name!r}")
+    return import_module(f"{__name__}.{name}")
