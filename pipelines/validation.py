@@ -77,6 +77,9 @@ class CaseScores(Metric):
             scores |= slice_scores.score_slices(*masks, slice_scores.axial(truth.affine))
         self.rows.append({"case": source["case"], **scores})
         if self.image_key is not None:
+            # What was done to an image as it was read, such as bringing sequences onto one grid.
+            if said := getattr(source[self.image_key], "meta", {}).get("registration"):
+                self.rows[-1]["registration"] = said
             self.shown[source["case"]] = self._shown(source[self.image_key], truth, prediction)
 
     def compute(self) -> float:
@@ -277,6 +280,8 @@ class EvaluationReport:
             for where, scores in (("", self.scores), (", on the network's grid", self.grid_scores))
             if scores.slices
         }
+        if moved := sum("registration" in row for row in rows):
+            told["registered by header only"] = f"{moved} of {len(rows)} cases, see cases.csv"
         told |= {name: fact for one in self.further for name, fact in one.facts().items()}
         facts |= told
         for one in self.further:

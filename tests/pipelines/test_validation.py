@@ -188,6 +188,31 @@ def test_large_pictures_are_kept_smaller():
     assert scores.rows[0]["true_positive"] == 1  # scores are in all pixels
 
 
+def test_cases_whose_images_were_brought_onto_one_grid_are_told_of(tmp_path, capsys):
+    scores, on_grid = CaseScores("test"), CaseScores("test_grid", image_key=None)
+    report = EvaluationReport(tmp_path, scores, "a", {}, on_grid)
+    said = "registered by header only: FLAIR 20x20x5 -> T1gd 10x12x6"
+
+    def step(engine, number):
+        image = MetaTensor(
+            torch.rand(1, 10, 12, 6), affine=AFFINE, meta={"registration": said * (number == 1)}
+        )
+        engine.state.batch = [{"image": image, "label": volume([BOX]), "case": f"volume-{number}"}]
+        return [{"pred": volume([BOX])}]
+
+    engine = Engine(step)
+    for metric in (scores, on_grid):
+        metric.attach(engine, "any")
+    report.attach(engine)
+    engine.run(range(3))
+    assert "Registered by header only: 1 of 3 cases, see cases.csv." in capsys.readouterr().out
+    assert (
+        "| registered by header only | 1 of 3 cases, see cases.csv |" in (tmp_path / "report.md").read_text()
+    )
+    rows = read_cases(tmp_path / "cases.csv")
+    assert [row.get("registration") for row in rows] == [None, said, None]
+
+
 def test_cases_of_one_patient_are_numbered_as_such_and_count_as_one(tmp_path, capsys):
     scores, on_grid = CaseScores("test"), CaseScores("test_grid", image_key=None)
     # Volumes 8 and 9 (right, a false alarm) are one patient's, 10 (missed) another's; the rest tell none.
