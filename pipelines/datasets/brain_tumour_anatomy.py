@@ -110,8 +110,8 @@ def scan(
 
 def _surface(points: Points, rng: np.random.Generator) -> np.ndarray:
     """Distance to the surface of the brain: two hemispheres, cerebellum and brain stem."""
-    long, high = rng.uniform(82, 90), rng.uniform(58, 64)
-    halves = [ellipsoid(points, (side * 19, 0, 4), (rng.uniform(48, 52), long, high)) for side in (-1, 1)]
+    long, high = rng.uniform(78, 86), rng.uniform(53, 59)
+    halves = [ellipsoid(points, (side * 19, 0, 4), (rng.uniform(44, 48), long, high)) for side in (-1, 1)]
     cerebellum = ellipsoid(points, (0, -48, -44), (48, 32, 24))
     stem = capsule(points, (0, -18, -20), (0, -32, -72), 13)
     brain = union(union(halves[0], halves[1], 12), union(cerebellum, stem, 10), 8)

@@ -117,7 +117,8 @@ def _examine(root: Path, coding: str, case: Examination) -> tuple[list[Finding],
     if labels is not None and reference and labels.shape == reference.voxels.shape:
         seen = frozenset(np.unique(labels).tolist())
         if _examine_place(labels, parts, case.label, report):
-            faces, order = evidence.outer_faces(labels), _order(labels, parts, coding)
+            faces = evidence.outer_faces(labels)
+            order = _order(labels, parts, coding) if len(digests) == len(SEQUENCES) else None
     if not parts:
         return findings, None
     files = {part.name: relative(part.path, root) for part in parts}
@@ -231,7 +232,7 @@ def _examine_place(labels: np.ndarray, parts: Sequence[Part], path: Path, report
 def _order(labels: np.ndarray, parts: Sequence[Part], coding: str) -> str | None:
     """See `evidence.wrong_order`; sequences on grids of their own are not judged."""
     fixed = parts[0].header
-    if len(parts) < len(SEQUENCES) or any(
+    if any(
         part.header.shape != fixed.shape or not np.allclose(part.header.affine, fixed.affine, atol=1e-2)
         for part in parts
     ):

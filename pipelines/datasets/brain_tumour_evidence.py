@@ -70,16 +70,17 @@ def wrong_order(images: Sequence[np.ndarray], tumour: np.ndarray, enhancing: np.
     counted from the median of the brain outside the tumour, in its standard deviations.
 
     Args:
-        images: FLAIR, T1w, T1gd and T2w, (X, Y, Z) each, on one grid, 0 outside the brain.
+        images: FLAIR, T1w, T1gd and T2w, (X, Y, Z) each, on one grid, finite, 0 outside the brain.
         tumour: bool, the whole of it.
         enhancing: bool, its enhancing part.
 
     Returns:
-        What was found, "" where nothing contradicts, None where the tumour is too small to judge.
+        What was found, "" where nothing contradicts, None where tumour or brain are too small to judge.
     """
     rest = tumour & ~enhancing
     judged_t1, judged_water = (np.count_nonzero(part) >= LEAST_VOXELS for part in (enhancing, rest))
-    if not (judged_t1 or judged_water):
+    brains = [np.count_nonzero((image != 0) & ~tumour) for image in images]
+    if not (judged_t1 or judged_water) or min(brains) < LEAST_VOXELS:
         return None
     if judged_t1:
         plain, contrast = (_brightness(images[n], tumour, enhancing) for n in (T1, T1GD))
@@ -102,6 +103,4 @@ def wrong_order(images: Sequence[np.ndarray], tumour: np.ndarray, enhancing: np.
 
 def _brightness(image: np.ndarray, tumour: np.ndarray, part: np.ndarray) -> float:
     healthy = image[(image != 0) & ~tumour]
-    if healthy.size == 0 or healthy.std() == 0:
-        return 0.0
     return float((np.median(image[part]) - np.median(healthy)) / healthy.std())

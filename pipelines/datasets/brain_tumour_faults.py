@@ -188,7 +188,7 @@ def _put(case: Written, channel: int, voxels: np.ndarray) -> None:
 
 def _load(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
     image = nib.load(path)
-    return image, np.array(image.dataobj)
+    return image, np.asarray(image.dataobj).copy()
 
 
 def _save(image: nib.Nifti1Image, voxels: np.ndarray, path: Path) -> None:

@@ -15,7 +15,7 @@ from pipelines.datasets.decathlon import LISTING
 from pipelines.datasets.phantoms import check_options, write_phantom
 from pipelines.errors import DataError
 
-GENERATOR = 2  # counts up with every change of what is drawn
+GENERATOR = 3  # counts up with every change of what is drawn
 
 LAYOUTS = ("decathlon", "raw")
 TESTS = 2  # images without a mask in the Decathlon's layout
