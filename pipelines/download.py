@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import shutil
 import socket
 import tarfile
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from pipelines import datasets
 from pipelines.errors import DataError
-from pipelines.files import PARTIAL, writing_error
+from pipelines.files import PARTIAL, remove_leftovers, writing_error
 
 # Tasks of the Medical Segmentation Decathlon (Antonelli et al., 2022), CC BY-SA 4.0.
 TASKS = {"brain_tumour": "Task01_BrainTumour", "lits": "Task03_Liver"}
@@ -58,10 +59,11 @@ def download(name: str, out: str | Path, progress: bool = True) -> Path:
     folder, archive = out / task, out / f"{task}.tar"
     if folder.exists():
         return folder
-    beside = out / f"{PARTIAL}{os.getpid()}-{task}"
+    beside = out / f"{PARTIAL}{os.getpid()}@{platform.node()}@{task}"
     given = archive.exists()
     try:
         beside.mkdir(parents=True)
+        remove_leftovers(out)
         _fetch(DecathlonDataset.resource[task], archive, DecathlonDataset.md5[task], beside, progress)
         _unpack(archive, beside)
         if not (beside / task).is_dir():

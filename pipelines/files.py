@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,13 @@ def remove_leftovers(folder: str | Path) -> None:
 
     What a living process writes stays, and so does what another machine writes to a shared folder.
     """
-    for leftover in Path(folder).rglob(f"{PARTIAL}*"):
+    for leftover in list(Path(folder).rglob(f"{PARTIAL}*")):
         pid, node, *_ = *leftover.name[len(PARTIAL) :].split("@", 2), ""
         if node == platform.node() and pid.isdigit() and not psutil.pid_exists(int(pid)):
-            leftover.unlink(missing_ok=True)
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, *parts: Any) -> None:
