@@ -59,6 +59,27 @@ def test_check_of_faulty_data_shows_them_and_fails(tmp_path):
     assert "volume-11" in result.output
 
 
+def test_options_of_one_dataset_pass_through_and_others_are_refused(tmp_path):
+    words = ("brain_tumour", "--layout", "raw", "--coding=brats", "--cases", 2, "--size", 32)
+    assert invoke("phantom", *words, "--out", tmp_path / "data").exit_code == 0
+    assert (tmp_path / "data" / "BraTS20_Training_002").is_dir()
+    check = ("check", "brain_tumour", tmp_path / "data", "--workers", 1)
+    assert "0 errors, 1 warning, 0 notes" in invoke(*check, "--label-coding", "brats").output
+    assert invoke(*check).exit_code == 1
+    error = invoke(*check, "--label-codign", "brats").exception
+    assert "only --label-coding as a further option of this dataset, found --label-codign" in str(error)
+    error = invoke("check", "lits", ".", "--label-coding", "brats").exception
+    assert "expected no further option of this dataset" in str(error)
+
+
+def test_download_says_where_the_data_is_and_what_comes_next(tmp_path):
+    (tmp_path / "Task03_Liver").mkdir()
+    output = invoke("download", "lits", "--out", tmp_path).output
+    assert f"lits is in {tmp_path / 'Task03_Liver'}" in output
+    assert f"featherseg check lits {tmp_path / 'Task03_Liver'}" in output
+    assert f"--config_file bundles/lits/train.json --dataset_dir {tmp_path / 'Task03_Liver'}" in output
+
+
 def test_json_alone_is_on_standard_output(tmp_path):
     root = tmp_path / "faults"
     invoke("phantom", "lits", "--out", root, "--cases", 1, "--size", 48, "--faults")
@@ -75,7 +96,7 @@ def test_json_alone_is_on_standard_output(tmp_path):
     ("words", "message"),
     [
         (("check", "lits", "nowhere"), "nowhere, found no such folder"),
-        (("check", "litz", "."), "expected one of the datasets ceus, dce_us, lits, found 'litz'"),
+        (("check", "litz", "."), "one of the datasets brain_tumour, ceus, dce_us, inbreast, lits, found 'litz'"),
         (("phantom", "lits", "--out", "OTHER"), "choose another --out"),
         (("check", "lits", "nowhere", "--split", "no.json"), "nowhere"),
         (("track", "nowhere"), "expected the folder of a run"),

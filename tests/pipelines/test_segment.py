@@ -14,6 +14,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pipelines.cases import READERS
 from pipelines.errors import DataError
 from pipelines.segment import MaskWriter, inputs, write_mask
+from pipelines.sequence_reader import SequenceReader
 from tests.conftest import write_volume
 
 
@@ -66,6 +67,33 @@ def test_a_stranger_among_a_datasets_volumes_is_not_passed_over(tmp_path):
 def test_a_dicom_series_gives_a_case_that_names_no_patient(tmp_path):
     folder = write_series(tmp_path / "DOE_JANE")
     assert inputs(folder, "CT", "lits") == [{"image": str(folder), "case": "series"}]
+
+
+def four_files(folder, skip=()):
+    """An examination of FLAIR and T2w on one grid, T1w and T1gd on another."""
+    folder.mkdir()
+    for name, shape in (("flair", (6, 8, 5)), ("t1", (8, 7, 5)), ("t1gd", (8, 7, 5)), ("t2", (6, 8, 5))):
+        if name not in skip:
+            write_volume(folder / f"DOE_JANE_{name}.nii.gz", np.ones(shape, np.int16))
+    return folder
+
+
+def test_four_files_are_one_case_and_its_mask_lies_on_the_grid_of_their_reference(tmp_path):
+    folder = four_files(tmp_path / "DOE_JANE")
+    (case,) = inputs(folder, "MR", "brain_tumour")
+    assert case["case"] == "examination"
+    original = LoadImage(reader=SequenceReader(quiet=True), ensure_channel_first=True)(case["image"])
+    write_mask(np.ones((8, 7, 5), np.uint8), original, tmp_path / "mask.nii.gz")
+    same_grid(folder / "DOE_JANE_t1gd.nii.gz", tmp_path / "mask.nii.gz")
+
+
+def test_an_incomplete_examination_is_not_taken_for_loose_volumes(tmp_path):
+    with pytest.raises(DataError, match="expected a T1w sequence"):
+        inputs(four_files(tmp_path / "a", skip=["t1"]), "MR", "brain_tumour")
+    also = four_files(tmp_path / "b")
+    write_volume(also / "other.nii.gz", np.ones((4, 4, 4), np.int16))
+    with pytest.raises(DataError, match=r"found both, such as .*other\.nii\.gz"):
+        inputs(also, "MR", "brain_tumour")
 
 
 def test_what_cannot_be_segmented_is_named(tmp_path):

@@ -17,6 +17,18 @@ def finding(severity="error", kind="kind", case="volume-1", file="a", message="m
     return Finding(severity, kind, case, file, message)
 
 
+def test_copies_and_far_sizes_name_their_files():
+    files = {name: f"{name}.nii" for name in ("x_2", "x_10", "x_3", "x_4", "x_5", "x_6")}
+    (copy,) = checking.duplicates({"x_10": "a", "x_2": "a", "x_3": "b"}, files)
+    assert (copy.severity, copy.kind, copy.case, copy.file) == ("error", "duplicate", "x_10", "x_10.nii")
+    assert "x_2.nii" in copy.message
+    sizes = {name: {"width": 100.0} for name in files} | {"x_5": {"width": 260.0}, "x_6": {}}
+    (far,) = checking.far_sizes(sizes, files, {"width": 2, "depth": 2})
+    assert (far.severity, far.kind, far.case, far.file) == ("warning", "outlier", "x_5", "x_5.nii")
+    assert far.message == "width of 260, far from the median of 100"
+    assert checking.far_sizes(sizes, files, {"width": 3}) == []
+
+
 def test_order_is_by_severity_then_number():
     given = [
         finding("note"),

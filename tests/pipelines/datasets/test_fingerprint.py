@@ -1,6 +1,6 @@
 import shutil
 
-from pipelines.datasets.fingerprint import fingerprint
+from pipelines.datasets.fingerprint import files_of, fingerprint
 
 
 def test_the_same_content_elsewhere_has_the_same_name(cases, tmp_path):
@@ -23,6 +23,14 @@ def test_a_changed_an_added_and_a_missing_case_change_it(cases):
         file.seek(-1, 2)
         file.write(b"x")
     assert fingerprint(cases) != before
+
+
+def test_every_file_of_an_image_counts(cases):
+    files = [case["image"] for case in cases]
+    one, two, three = (fingerprint([{"image": files[:count]}]) for count in (1, 2, 3))
+    assert one == fingerprint([{"image": files[0]}])
+    assert len({one, two, three}) == 3
+    assert files_of({"image": files[:2], "label": files[2]}) == files
 
 
 def test_every_mask_of_an_image_counts(cases):

@@ -104,3 +104,25 @@ def test_an_affine_without_an_inverse_is_an_error(tmp_path, voxels):
     path.write_bytes(content)
     with pytest.raises(nifti.READ_ERRORS, match="inverted"):
         nifti.read_image(path)
+
+
+def test_all_voxels_are_kept_scaled_and_a_cut_is_noticed(tmp_path, monkeypatch, voxels):
+    monkeypatch.setattr(nifti, "SLAB_VOXELS", 80)
+    image = nib.Nifti1Image(voxels, np.diag((2, 3, 4, 1)))
+    image.header.set_slope_inter(0.5, 10)
+    nib.save(image, tmp_path / "a.nii.gz")
+    header, found = nifti.read_voxels(tmp_path / "a.nii.gz")
+    assert header.shape == (7, 5, 11)
+    assert np.array_equal(found, np.asarray(nib.load(tmp_path / "a.nii.gz").dataobj))
+    os.truncate(tmp_path / "a.nii.gz", 200)
+    with pytest.raises(nifti.READ_ERRORS):
+        nifti.read_voxels(tmp_path / "a.nii.gz")
+
+
+def test_sizes_are_along_the_patients_axes():
+    turned = np.array([[0, 0, 3, 0], [2, 0, 0, 0], [0, 4, 0, 0], [0, 0, 0, 1.0]])
+    header = nifti.Header((7, 5, 11), turned)
+    whole = {"width": 11, "depth": 7, "slice count": 5, "pixel spacing": 3, "slice spacing": 4}
+    assert header.sizes() == whole
+    assert header.sizes(spacing=False) == dict(list(whole.items())[:3])
+    assert nifti.Header((7, 5), turned).sizes() == {}
