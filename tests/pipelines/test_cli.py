@@ -96,7 +96,7 @@ def test_json_alone_is_on_standard_output(tmp_path):
     ("words", "message"),
     [
         (("check", "lits", "nowhere"), "nowhere, found no such folder"),
-        (("check", "litz", "."), "one of the datasets brain_tumour, ceus, dce_us, inbreast, lits, found 'litz'"),
+        (("check", "litz", "."), "brain_tumour, ceus, dce_us, inbreast, lits, found 'litz'"),
         (("phantom", "lits", "--out", "OTHER"), "choose another --out"),
         (("check", "lits", "nowhere", "--split", "no.json"), "nowhere"),
         (("track", "nowhere"), "expected the folder of a run"),
