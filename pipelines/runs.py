@@ -31,7 +31,7 @@ RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 # What may change when a run goes on: where things are, and what computes them.
 MAY_CHANGE = {
     *("resume", "run_name", "output_dir", "dataset_dir", "cache_dir", "bundle_root", "split_file"),
-    *("frames_dir", "device", "amp", "num_workers", "slices_on"),
+    *("frames_dir", "device", "amp", "num_workers", "slices_on", "checkpoint_activations"),
 }
 # What is found from the training cases, and so kept as it was found: `config.json` holds the values.
 FITTED = {"whitening"}

@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from PIL import Image
 from pydicom.misc import is_dicom
 
-from pipelines import datasets, report
+from pipelines import datasets, report, shown
 from pipelines.clips import VIDEOS
 from pipelines.datasets.checking import natural
 from pipelines.datasets.masks import SUFFIXES, size_text
@@ -127,6 +127,8 @@ def _name(file: Path) -> str:
 class PictureMasks:
     """Write each case's mask as a picture of exactly its image's size, and the image with its outline.
 
+    A large image is shown smaller, see `shown.reduced`.
+
     Args:
         folder: where `CASE_mask.png` (0 and 255, mode L) and `CASE_overlay.png` go.
     """
@@ -141,8 +143,8 @@ class PictureMasks:
     def __call__(self, engine: Engine) -> None:
         """Write the masks of a batch; the engine has taken it apart into one dictionary a case.
 
-        Of each the batch holds `case` and `original`, (3, W, H) as `PictureReader` loads it, and the output
-        `pred`, (1, W, H).
+        Of each the batch holds `case` and `original`, (3, W, H) in 8 bits as `PictureReader` loads it or
+        (1, W, H) of any values, and the output `pred`, (1, W, H).
 
         Raises:
             DataError: the prediction has not the image's size, or the folder cannot be written to.
@@ -160,9 +162,16 @@ class PictureMasks:
             with written_whole(path) as beside:
                 Image.fromarray(mask.T.astype(np.uint8) * np.uint8(255)).save(beside)
             picture = path.with_name(f"{source['case']}_overlay.png")
-            shown = np.moveaxis(original, 0, -1).astype(np.uint8)
-            report.overlay(shown, None, mask, picture, colour=True)
+            colour = len(original) == 3
+            image = np.moveaxis(original, 0, -1).astype(np.uint8) if colour else _displayed(original[0])
+            image, outlined = shown.reduced(image, mask)
+            report.overlay(image, None, outlined, picture, colour=colour)
             print(f"{path}: {_share(mask)}, picture {picture}")
+
+
+def _displayed(values: np.ndarray) -> np.ndarray:
+    """Grey values without the brightest thousandth of an image, such as a burned-in letter."""
+    return np.minimum(values, np.percentile(values, 99.9))
 
 
 def _share(mask: np.ndarray) -> str:

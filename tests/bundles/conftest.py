@@ -6,7 +6,13 @@ from pipelines import datasets
 from tests.bundles.running import EVALUATING, make_workspace, run, small, train
 from tests.conftest import ROOT
 
-SIZES = {"lits": 64, "dce_us": 96, "ceus": 64}  # about the least that each phantom can be drawn in
+SIZES = {
+    "lits": 64,
+    "brain_tumour": 48,
+    "inbreast": 96,
+    "dce_us": 96,
+    "ceus": 64,
+}  # about the least that each phantom can be drawn in
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import ROOT
 
-BUNDLES = ("lits", "dce_us", "ceus")
+BUNDLES = ("lits", "brain_tumour", "inbreast", "dce_us", "ceus")
 EVALUATING = "bundles/common/evaluate.json"
 
 
@@ -21,7 +21,7 @@ def train(bundle: str) -> str:
 
 def small(bundle: str) -> dict[str, str]:
     """Options that leave the real experiment with a network of a few thousand parameters on small slices."""
-    channels = {"lits": 1, "dce_us": 3, "ceus": 2}[bundle]
+    channels = {"lits": 1, "brain_tumour": 4, "inbreast": 1, "dce_us": 3, "ceus": 2}[bundle]
     return {
         "network_def": f"{{'_target_': 'BasicUNet', 'spatial_dims': 2, 'in_channels': {channels},"
         " 'out_channels': 1, 'features': [4, 4, 8, 8, 8, 4], 'dropout': 0.1}",
