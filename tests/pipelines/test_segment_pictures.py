@@ -300,3 +300,24 @@ def test_a_video_is_no_image_for_a_dataset_of_pictures(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"a clip")
     with pytest.raises(DataError, match=r"found .*a.mp4; give it its ending"):
         inputs(tmp_path / "a.mp4", "dce_us")
+
+
+def test_a_large_grey_image_of_many_levels_is_shown_smaller_and_its_mask_is_not(tmp_path):
+    values = torch.linspace(0, 9000, 1100)[None, :, None].repeat(1, 1, 1300)
+    values[:, 1050:1080, 20:40] = 16000  # burned in, fewer than a thousandth of the pixels
+    mask = torch.zeros(1, 1100, 1300)
+    mask[:, 900:1000, 100:200] = 1
+    engine = SimpleNamespace(
+        state=SimpleNamespace(batch=[{"case": "a", "original": values}], output=[{"pred": mask}])
+    )
+    PictureMasks(tmp_path)(engine)
+    with Image.open(tmp_path / "a_mask.png") as written:
+        assert np.array_equal(np.asarray(written), 255 * mask[0].T.numpy())
+    with Image.open(tmp_path / "a_overlay.png") as drawn:
+        assert max(drawn.size) < 900
+        colours = np.asarray(drawn.convert("RGB")).astype(int)
+    orange = np.argwhere((colours[..., 0] - colours[..., 2])[: drawn.height // 2] > 100)
+    assert orange[:, 1].min() > 0.7 * drawn.width  # far to the right, and above the legend
+    # The brightest grey is that of the ramp's end, to which the letter is cut.
+    grey = colours[(colours[..., 0] == colours[..., 2]) & (colours[..., 0] < 250)][:, 0]
+    assert np.percentile(grey, 95) > 200
