@@ -249,6 +249,48 @@ def promote(
     typer.echo(f"{uri} is version {done.version} ({what})\nload it: --checkpoint {uri}")
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def explain(
+    context: typer.Context,
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Its name, such as lits or dce_us.")],
+    image: Annotated[
+        Path | None,
+        typer.Argument(metavar="[IMAGE_OR_DIR]", help="As inference takes it; by default the bundle's data."),
+    ] = None,
+    case: Annotated[str | None, typer.Option(help="One of the cases there; by default the first.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Weights, as inference takes them.")] = None,
+    run_name: Annotated[str | None, typer.Option(help="The run whose weights are taken.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="vanilla, smooth or gradcam; repeatable; by default all.")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="For Grad-CAM; by default the network's bottom.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The PNG to write; by default runs/BUNDLE/explain/CASE_explain.png.")
+    ] = None,
+    number: Annotated[
+        int | None, typer.Option("--slice", help="Of a volume; by default the one with most lesion.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the noise behind the smoothed gradient.")] = 0,
+) -> None:
+    """Draw what a prediction hangs on: gradients to each channel of the image, and Grad-CAM.
+
+    Options of the bundle's inference may follow, as --device cpu.
+
+    Example: featherseg explain dce_us data/dce_us/images/Patient001_img1.png
+    """
+    from rich.console import Console
+
+    from pipelines import explain as explaining
+    from pipelines.sweep_plan import options
+
+    given = {"checkpoint": checkpoint, "run_name": run_name}
+    given = {key: value for key, value in given.items() if value is not None} | options(context.args)
+    done = explaining.explain(bundle, image, case, out, method or (), layer, number, seed, given)
+    if shares := explaining.table(done.record):
+        Console().print(shares)
+    typer.echo(f"explained: the mean logit over {done.record['mean logit over']}\npicture: {done.picture}")
+
+
 @app.command()
 def networks(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
