@@ -28,8 +28,7 @@ def outer_faces(labels: np.ndarray) -> dict[int, int]:
     Returns:
         Label and number; labels with fewer than `LEAST_VOXELS` voxels are left out.
     """
-    labels = labels.astype(np.int64)
-    voxels = np.bincount(labels.ravel())
+    voxels = np.bincount(labels.ravel(order="K"))
     faces = np.zeros(len(voxels), np.int64)
     for axis in range(labels.ndim):
         ahead, behind = np.moveaxis(labels, axis, 0)[1:], np.moveaxis(labels, axis, 0)[:-1]
