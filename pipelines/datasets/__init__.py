@@ -8,7 +8,8 @@ A dataset's module has
 
 - `index(root)`: its cases as a MONAI datalist;
 - `check(root)`: what is wrong with the data;
-- `phantom(root)`: writes data in the same layout;
+- `phantom(root)`: writes data in the same layout (what either takes as text beyond what all take is an option
+  of the command line, see `options`);
 - `read(case, targets)`: a case's values, the mask of its lesions and the spacing, for a plain threshold;
 - `LEVELS`: the values that such a threshold is looked for in, see `reading.Levels`;
 - optionally `entries(file)`: what a file gives to segment, where that is not just the one image it holds.
