@@ -6,7 +6,7 @@ Everything after loading uses the coding of the Decathlon ("msd"), in which regi
 |---|---|---|---|
 | msd: Decathlon (Simpson et al., 2019) | 1 | 2 | 3 |
 | brats: BraTS 2017 to 2021 (Bakas et al., 2018; Baid et al., 2021) | 2 | 1 | 4 |
-| brats2023: BraTS 2023 (Kazerooni et al., 2023) | 2 | 1 | 3 |
+| brats2023: BraTS 2023 | 2 | 1 | 3 |
 
 Nothing in a file tells one coding from another, so that the user chooses; `check` notices a choice that does
 not fit where it can.
