@@ -27,6 +27,8 @@ from rich.table import Table
 
 from pipelines import machine
 from pipelines.allocator import reuse_freed_memory
+from pipelines.bench_reading import SETTINGS as READ
+from pipelines.bench_reading import reading
 from pipelines.bench_setup import Rows, experiment, large_volume, rate
 from pipelines.bench_steps import SETTINGS, reading_and_training
 from pipelines.cases import READERS
@@ -154,6 +156,7 @@ def peak_of(data: str, split: str, folder: str) -> None:
 PARTS = {
     "slices": slice_reads,
     **{f"steps {name}": partial(reading_and_training, name) for name in SETTINGS},
+    **{f"reading {name}": partial(reading, name) for name in READ},
     "preparing": preparing,
     "memory": memory,
 }
