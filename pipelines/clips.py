@@ -19,7 +19,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 from pydicom.encaps import parse_fragments
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels import apply_color_lut, get_decoder, iter_pixels, pixel_array
 
 from pipelines.datasets.checking import natural
@@ -44,7 +44,8 @@ FRAME_TIME = 0x00181063
 # What pydicom and its decoders are seen to raise for a file that is cut off or damaged.
 DICOM_ERRORS = (
     *(AttributeError, EOFError, IndexError, KeyError, NotImplementedError, OSError),
-    *(RuntimeError, TypeError, ValueError, struct.error, zlib.error, InvalidDicomError),
+    *(RuntimeError, TypeError, ValueError, struct.error, zlib.error),
+    *(BytesLengthException, InvalidDicomError),
 )
 
 
