@@ -292,6 +292,30 @@ def explain(
 
 
 @app.command()
+def package(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Its name, such as lits or dce_us.")],
+    checkpoint: Annotated[str | None, typer.Option(help="The weights, as inference takes them.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Take the best of its runs in MLflow, by what chose their epochs.")
+    ] = None,
+    torchscript: Annotated[bool, typer.Option("--torchscript", help="Write models/model.ts too.")] = False,
+    out: Annotated[Path, typer.Option(help="The folder for the bundle and its zip.")] = Path("dist"),
+) -> None:
+    """Write a bundle with its weights as the model zoo has them, to run anywhere without this project.
+
+    By default the weights are those of the newest finished run, else those that ship with the bundle.
+
+    Example: featherseg package lits --checkpoint runs/lits/mine/model.pt
+    """
+    from pipelines.package import package as make
+
+    done = make(bundle, checkpoint, experiment, torchscript, out)
+    typer.echo(f"weights: {done.weights}\nbundle: {done.folder}\nzip: {done.archive}")
+    config = done.folder / "configs" / "inference.json"
+    typer.echo(f"try it: python -m monai.bundle run inferring --config_file {config} --dataset_dir IN")
+
+
+@app.command()
 def networks(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
