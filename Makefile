@@ -7,7 +7,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install install-label demo demo-us ladder calipers ablation busi test test-slow lint format bench bench-networks table mlflow clean
+.PHONY: help install install-label demo demo-us ladder calipers ablation busi test test-slow lint format bench bench-networks bench-highres table mlflow clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -115,6 +115,10 @@ bench: install  ## speed and memory of reading, training and preparing, side by 
 bench-networks: OUT := bench
 bench-networks: install  ## latency of every network in several runtimes, beside MONAI's; hours
 	$(RUN) -m pipelines.bench_networks --out $(OUT)
+
+bench-highres: OUT := bench
+bench-highres: install  ## memory and time of a training step on whole mammograms; an hour
+	$(RUN) -m pipelines.bench_highres --out $(OUT)
 
 table: install  ## write the README's table of networks from docs/networks.json
 	$(RUN) -m pipelines.table
