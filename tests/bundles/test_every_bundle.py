@@ -137,7 +137,9 @@ def test_the_metadata_is_that_of_the_network(tmp_path, monkeypatch, bundle):
 
 
 # Of lits, test_resume.py has more.
-@pytest.mark.parametrize(("bundle", "options"), [("dce_us", {"plateau_epochs": 1}), ("ceus", {})])
+@pytest.mark.parametrize(
+    ("bundle", "options"), [("dce_us", {"plateau_epochs": 1}), ("ceus", {}), ("brain_tumour", {})]
+)
 def test_a_killed_training_ends_as_one_that_was_not(workspaces, bundle, options):
     folder, _ = workspaces(bundle)
     options = {**small(bundle), "max_epochs": 4, **options}
@@ -191,6 +193,9 @@ def test_two_processes_share_the_work(workspaces, bundle):
     # Every validated case once, whichever process had it.
     one, two = (read_cases(folder / f"runs/{bundle}/{name}/cases.csv") for name in ("a", "two"))
     assert [row["case"] for row in two] == [row["case"] for row in one]
+    # What is found from the training cases is the same, whoever looked at them.
+    one, two = (json.loads((folder / f"runs/{bundle}/{name}/run.json").read_text()) for name in ("a", "two"))
+    assert one["model_settings"] == two["model_settings"]
     _, found = runs_of(folder, bundle)
     assert found["two"].info.status == "FINISHED"
 

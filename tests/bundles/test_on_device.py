@@ -11,7 +11,7 @@ from pipelines import datasets
 from pipelines.bench_setup import experiment
 
 OVERLAY = ["bundles/common/on_device.json"]
-BUNDLES = ["lits", "dce_us", "ceus"]
+BUNDLES = ["lits", "brain_tumour", "dce_us", "ceus"]
 NETWORK = {
     "_target_": "BasicUNet",
     "spatial_dims": 2,
@@ -19,8 +19,9 @@ NETWORK = {
     "out_channels": 1,
     "features": [4, 4, 8, 8, 8, 4],
 }
-SIZE = {"lits": 48, "dce_us": 96, "ceus": 64}
-CASES = {"lits": 1, "dce_us": 2, "ceus": 2}
+SIZE = {"lits": 48, "brain_tumour": 48, "dce_us": 96, "ceus": 64}
+GIVEN = {"brain_tumour": {"whitening": {"mean": [0] * 4, "matrix": torch.eye(4).tolist()}}}  # without data
+CASES = {"lits": 1, "brain_tumour": 1, "dce_us": 2, "ceus": 2}
 
 
 def small(name, folder):
@@ -113,7 +114,7 @@ class Transfers(TorchDispatchMode):
 @pytest.mark.parametrize("name", BUNDLES)
 def test_no_picture_crosses_between_devices(name, workspace):
     # The device that has no values stands for a GPU: what is computed where is the same.
-    parser = experiment(name, OVERLAY, device="meta")
+    parser = experiment(name, OVERLAY, device="meta", **GIVEN.get(name, {}))
     augment = parser.get_parsed_content("train#preprocessing")
     channels, *size = parser.get_parsed_content("input_shape")
     for seed in range(8):  # with each transform taking place, and not
