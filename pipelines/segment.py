@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation
 
-from pipelines import datasets, report
+from pipelines import datasets, dicom_source, report
 from pipelines.datasets.fingerprint import files_of
 from pipelines.errors import DataError, NoDataError
 from pipelines.files import written_whole
@@ -99,14 +99,10 @@ def _series(folder: Path, modality: str) -> dict[str, Any]:
     if kind != modality:
         raise DataError(f"expected a series of modality {modality} in {folder}, found {kind}")
     if "ImagePositionPatient" in headers[0] and len(headers) > 2:
-        row, column = np.reshape(np.asarray(headers[0].ImageOrientationPatient, float), (2, 3))
-        normal = np.cross(row, column)
-        steps = np.diff(sorted(float(np.dot(normal, one.ImagePositionPatient)) for one in headers))
-        if steps.min() < 0.5 * np.median(steps) or steps.max() > 1.5 * np.median(steps):
-            raise DataError(
-                f"expected evenly spaced slices in {folder}, found steps from {steps.min():.2f} to "
-                f"{steps.max():.2f} mm; a slice is missing or there twice, export the series again"
-            )
+        along = dicom_source.normal(headers[0])
+        dicom_source.check_spacing(
+            (float(np.dot(along, one.ImagePositionPatient)) for one in headers), folder
+        )
     return {"image": str(folder), "case": "series"}
 
 

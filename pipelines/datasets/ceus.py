@@ -61,7 +61,7 @@ def index(
         Entries such as `{"case": "P001_12", "patient": "P001", "image": path, "label": path, "panels":
         {"contrast": [top, left, height, width], "bmode": [...]}}`, where 12 is the frame's number in the
         clip, from 0. Where a patient has several masks, `label` is a list of paths, and the lesion their
-        union.
+        union. Without labels, the frame of a clip file says where it is from: `"clip": path, "frame": 12`.
 
     Raises:
         DataError: where there is no data, a clip or a mask is missing, there are two clips, one cannot be
@@ -80,7 +80,7 @@ def index(
             "case": f"{patient.name}_{frame.index}",
             "patient": patient.name,
             "image": str(frame.picture),
-            **({"label": _label(patient)} if labelled else {}),
+            **({"label": _label(patient)} if labelled else _origin(patient.clip, frame)),
             "panels": frame.panels,
         }
         for patient in patients
@@ -106,8 +106,8 @@ def entries(
 
     Returns:
         Of a picture called STEM `{"case": "STEM", "image": path}`, with "panels" where a `panels.json` lies
-        beside it; of a clip an entry such as `{"case": "STEM_12", "image": path, "panels": boxes}` for each
-        key frame.
+        beside it; of a clip an entry such as `{"case": "STEM_12", "image": path, "clip": path, "frame": 12,
+        "panels": boxes}` for each key frame.
 
     Raises:
         DataError: where there is no such file, it is neither, or as for `index`.
@@ -125,7 +125,12 @@ def entries(
         return [{"case": name, "image": str(path), **boxes}]
     found = key_frames(path, Options(count, candidates, seed), frames_dir, panels)
     return [
-        {"case": f"{name}_{frame.index}", "image": str(frame.picture), "panels": frame.panels}
+        {
+            "case": f"{name}_{frame.index}",
+            "image": str(frame.picture),
+            **_origin(path, frame),
+            "panels": frame.panels,
+        }
         for frame in found
     ]
 
@@ -187,6 +192,11 @@ def _all_key_frames(
     if failure:
         raise DataError(failure)
     return {patient.name: found.get(patient.name) or find(patient) for patient in patients}
+
+
+def _origin(clip: Path | tuple[Path, ...], frame: Picture) -> dict[str, Any]:
+    """The clip that a frame was taken from; nothing where its frames are pictures themselves."""
+    return {"clip": str(clip), "frame": frame.index} if isinstance(clip, Path) else {}
 
 
 def _label(patient: Patient) -> str | list[str]:

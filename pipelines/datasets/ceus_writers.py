@@ -97,10 +97,12 @@ def _write_dicom(path: Path, frames: Iterable[np.ndarray], rate: float, form: st
     dataset.FrameTime = f"{1000 / rate:.6g}"
     dataset.PixelData = encapsulate(pixels) if syntax.is_encapsulated else b"".join(pixels)
     dataset["PixelData"].VR = "OB"
-    # Of the pixels, so that the same clip has the same identifier and another one another.
-    identity = uid.generate_uid(entropy_srcs=[hashlib.sha256(dataset.PixelData).hexdigest()])
+    # Of the pixels, so that the same clip has the same identifiers and another one others.
+    digest = hashlib.sha256(dataset.PixelData).hexdigest()
     dataset.SOPClassUID = meta.MediaStorageSOPClassUID
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = identity
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = uid.generate_uid(entropy_srcs=[digest])
+    dataset.StudyInstanceUID = uid.generate_uid(entropy_srcs=[digest, "study"])
+    dataset.SeriesInstanceUID = uid.generate_uid(entropy_srcs=[digest, "series"])
     dataset.save_as(path, enforce_file_format=True)
 
 

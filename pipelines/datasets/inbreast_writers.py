@@ -66,8 +66,9 @@ def write_mammogram(
         stored = np.uint16(2**bits - 1) - stored
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = uid.DigitalMammographyXRayImageStorageForPresentation
-    # Of the pixels, so that the same image has the same identifier and another one another.
-    meta.MediaStorageSOPInstanceUID = uid.generate_uid(entropy_srcs=[hashlib.sha256(stored).hexdigest()])
+    # Of the pixels, so that the same image has the same identifiers and another one others.
+    digest = hashlib.sha256(stored).hexdigest()
+    meta.MediaStorageSOPInstanceUID = uid.generate_uid(entropy_srcs=[digest])
     meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     dataset = pydicom.Dataset()
     dataset.file_meta = meta
@@ -76,6 +77,8 @@ def write_mammogram(
         meta.MediaStorageSOPClassUID,
         meta.MediaStorageSOPInstanceUID,
     )
+    dataset.StudyInstanceUID = uid.generate_uid(entropy_srcs=[digest, "study"])
+    dataset.SeriesInstanceUID = uid.generate_uid(entropy_srcs=[digest, "series"])
     for keyword, value in IDENTITY.items():
         setattr(dataset, keyword, value)
     dataset.Modality, dataset.PresentationIntentType = "MG", "FOR PRESENTATION"

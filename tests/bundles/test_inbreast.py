@@ -99,6 +99,7 @@ def test_masks_have_the_size_and_the_place_of_the_lesions(monkeypatch, tmp_path,
             "dataset_dir": str(tmp_path / "in"),
             "output_dir": str(tmp_path / "out"),
             "trained_with": {**settings, "image_size": [192, 192], "target_labels": [1, 2]},
+            "weights_file": "none.pt",
             "network_def": network,
             "device": "cpu",
         }

@@ -128,6 +128,8 @@ def test_without_labels_no_mask_is_needed(simple, tmp_path):
     found = ceus.index(simple, labelled=False, frames_dir=tmp_path / "frames")
     assert len(found) == 6
     assert not any("label" in entry for entry in found)
+    origins = {entry["patient"]: entry.get("clip") for entry in found}
+    assert origins == {"P1": None, "P2": None, "P10": str(simple / "P10/IM1")}
 
 
 def test_a_missing_or_second_clip_is_an_error_with_and_without_labels(simple, tmp_path):
@@ -227,6 +229,9 @@ class TestEntries:
         indices = recipe(clip)
         assert [entry["case"] for entry in found] == [f"bolus_{index}" for index in indices]
         assert all(entry["panels"] == whole[1][2]["panels"] for entry in found)
+        assert [(entry["clip"], entry["frame"]) for entry in found] == [
+            (str(clip), index) for index in indices
+        ]
 
     def test_a_name_with_dots_is_not_cut(self, whole, tmp_path):
         found = ceus.entries(whole[0] / "P006/1.2.826.0.1", frames_dir=tmp_path)
