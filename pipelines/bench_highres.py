@@ -6,7 +6,9 @@ python -m pipelines.bench_highres --only "separable, residual" --size 512
 A step is what the inbreast bundle does with an image: forward pass, Dice and cross-entropy, backward pass and
 Adam. Memory is what the process grew by, weights, gradients and Adam's moments included: on a processor its
 resident memory at the highest, less that before the network was made; on a GPU what torch had allocated at
-the highest. What fits where is told by the whole process, on a GPU with what its context takes.
+the highest. What fits where is told by the whole process, on a GPU with what its context takes. The C
+library's allocator is as the system has it; with --keep-freed it keeps what is freed, as in a training of the
+bundles (`keep_freed_memory`), which is faster on a processor, and needs more memory for it.
 """
 
 from __future__ import annotations
@@ -124,19 +126,20 @@ def _peak() -> int:
     return 1024 * next(kilobytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def measure_apart(limit: float, threads: int, **setting: Any) -> dict[str, Any]:
+def measure_apart(limit: float, threads: int, keep_freed: bool, **setting: Any) -> dict[str, Any]:
     """Measure in a fresh process.
 
     Args:
         limit: GiB of memory that it may ask for on the processor, so that it fails alone.
         threads: of the processor.
+        keep_freed: let the C library's allocator keep what is freed.
         setting: the arguments of `measure`.
 
     Returns:
         What `measure` gives, or `{"error": why there is nothing}`.
     """
     command = [sys.executable, "-W", "ignore", "-m", "pipelines.bench_highres", "--threads", str(threads)]
-    command += ["--limit", str(limit), "--measure", json.dumps(setting)]
+    command += ["--limit", str(limit), *["--keep-freed"] * keep_freed, "--measure", json.dumps(setting)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
@@ -148,7 +151,13 @@ def measure_apart(limit: float, threads: int, **setting: Any) -> dict[str, Any]:
 
 
 def run(
-    titles: Sequence[str], kinds: Sequence[str], size: int, steps: int, limit: float, path: Path
+    titles: Sequence[str],
+    kinds: Sequence[str],
+    size: int,
+    steps: int,
+    limit: float,
+    keep_freed: bool,
+    path: Path,
 ) -> dict[str, Any]:
     """Measure networks one after the other, with a progress bar.
 
@@ -156,7 +165,7 @@ def run(
         titles: of `NETWORKS`.
         kinds: of `precisions`.
         size, steps: as for `measure`.
-        limit: as for `measure_apart`.
+        limit, keep_freed: as for `measure_apart`.
         path: the JSON file that is written after each measurement.
 
     Returns:
@@ -164,7 +173,6 @@ def run(
         `checkpointed` -> what `measure_apart` gives.
     """
     threads = torch.get_num_threads()
-    kept = "glibc, keeping freed memory as in training" if reuse_freed_memory() else "system default"
     found: dict[str, Any] = {
         "settings": {
             **machine.describe(),
@@ -173,7 +181,7 @@ def run(
             "precision": "bfloat16 and float16 mixed, weights in float32",
             "optimizer": "Adam",
             "memory format": "channels last",
-            "allocator": kept,
+            "allocator": "keeping freed memory" if keep_freed else "system default",
             "memory limit": f"{limit:.1f} GiB",
         },
         "networks": [],
@@ -191,7 +199,7 @@ def run(
                     bar.set_description(f"{title}, {kind}, {name}")
                     setting = {"title": title, "precision": kind, "size": size, "steps": steps}
                     setting["checkpointed"] = name == "checkpointed"
-                    record["steps"][kind][name] = measure_apart(limit, threads, **setting)
+                    record["steps"][kind][name] = measure_apart(limit, threads, keep_freed, **setting)
                     bar.update()
                     write_json(path, found)
     return found
@@ -242,13 +250,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="timed ones, after one to warm up")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
     parser.add_argument("--limit", type=float, default=free, metavar="GIB", help="memory; what is free now")
+    parser.add_argument("--keep-freed", action="store_true", help="as a training on a processor does")
     parser.add_argument("--out", type=Path, default=Path("bench"), metavar="DIR", help="where figures go")
     parser.add_argument("--measure", metavar="JSON", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.measure:
         setting = json.loads(arguments.measure)
-        reuse_freed_memory()
+        if arguments.keep_freed:
+            reuse_freed_memory()
         if not setting["precision"].startswith("GPU"):
             bytes_allowed = int(arguments.limit * GIB)
             resource.setrlimit(resource.RLIMIT_DATA, (bytes_allowed, bytes_allowed))
@@ -259,7 +269,7 @@ def main() -> None:
         known = "; ".join(NETWORKS)
         parser.error(f"expected a part of one of these titles, got {' '.join(arguments.only)}: {known}")
     path = arguments.out / "highres.json"
-    options = (arguments.precision, arguments.size, arguments.steps, arguments.limit)
+    options = (arguments.precision, arguments.size, arguments.steps, arguments.limit, arguments.keep_freed)
     found = run(titles, *options, path)
     console = Console(width=200)
     console.print(", ".join(f"{key}: {value}" for key, value in found["settings"].items()))

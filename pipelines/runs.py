@@ -32,6 +32,7 @@ RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 MAY_CHANGE = {
     *("resume", "run_name", "output_dir", "dataset_dir", "cache_dir", "bundle_root", "split_file"),
     *("frames_dir", "device", "amp", "num_workers", "slices_on", "checkpoint_activations"),
+    "keep_freed_memory",
 }
 # What is found from the training cases, and so kept as it was found: `config.json` holds the values.
 FITTED = {"whitening"}

@@ -11,7 +11,7 @@ from pipelines import datasets
 from pipelines.bench_setup import experiment
 
 OVERLAY = ["bundles/common/on_device.json"]
-BUNDLES = ["lits", "brain_tumour", "dce_us", "ceus"]
+BUNDLES = ["lits", "brain_tumour", "inbreast", "dce_us", "ceus"]
 NETWORK = {
     "_target_": "BasicUNet",
     "spatial_dims": 2,
@@ -19,9 +19,9 @@ NETWORK = {
     "out_channels": 1,
     "features": [4, 4, 8, 8, 8, 4],
 }
-SIZE = {"lits": 48, "brain_tumour": 48, "dce_us": 96, "ceus": 64}
+SIZE = {"lits": 48, "brain_tumour": 48, "inbreast": 96, "dce_us": 96, "ceus": 64}
 GIVEN = {"brain_tumour": {"whitening": {"mean": [0] * 4, "matrix": torch.eye(4).tolist()}}}  # without data
-CASES = {"lits": 1, "brain_tumour": 1, "dce_us": 2, "ceus": 2}
+CASES = {"lits": 1, "brain_tumour": 1, "inbreast": 1, "dce_us": 2, "ceus": 2}
 
 
 def small(name, folder):

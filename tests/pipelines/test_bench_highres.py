@@ -64,14 +64,16 @@ def test_a_step_is_measured(tiny, precision, checkpointed):
 
 
 def test_a_network_is_measured_in_a_process_of_its_own():
-    found = measure_apart(50, 1, title=OURS, precision="float32", checkpointed=True, size=128, steps=1)
+    found = measure_apart(50, 1, True, title=OURS, precision="float32", checkpointed=True, size=128, steps=1)
     # Weights, gradients and two moments of 5.35 million parameters are 82 MiB; imports are not counted.
     assert 0.08 < found["memory"] < 0.6
     assert found["memory"] + 0.2 < found["whole"] < 2
 
 
 def test_a_process_that_may_not_have_the_memory_says_so():
-    found = measure_apart(0.3, 1, title=OURS, precision="float32", checkpointed=False, size=512, steps=1)
+    found = measure_apart(
+        0.3, 1, False, title=OURS, precision="float32", checkpointed=False, size=512, steps=1
+    )
     assert found == {"error": "not enough memory"}
 
 
@@ -88,7 +90,7 @@ def test_a_process_that_may_not_have_the_memory_says_so():
 def test_a_process_that_dies_leaves_its_reason(monkeypatch, code, errors, expected):
     done = subprocess.CompletedProcess([], code, "", errors)
     monkeypatch.setattr(subprocess, "run", lambda *words, **options: done)
-    assert measure_apart(1, 1, title=TINY) == {"error": expected}
+    assert measure_apart(1, 1, False, title=TINY) == {"error": expected}
 
 
 def test_the_tables_tell_what_is_saved_and_what_fits(tiny, tmp_path, monkeypatch):
@@ -97,13 +99,14 @@ def test_the_tables_tell_what_is_saved_and_what_fits(tiny, tmp_path, monkeypatch
         True: {"memory": 3.4, "whole": 3.9, "seconds": 13.0},
     }
 
-    def apart(limit, threads, *, precision, checkpointed, **setting):
+    def apart(limit, threads, keep_freed, *, precision, checkpointed, **setting):
         dies = precision == "bfloat16" and not checkpointed
         return {"error": "not enough memory"} if dies else steps[checkpointed]
 
     monkeypatch.setattr(bench_highres, "measure_apart", apart)
-    found = bench_highres.run([TINY], ["float32", "bfloat16"], 64, 2, 20, tmp_path / "highres.json")
+    found = bench_highres.run([TINY], ["float32", "bfloat16"], 64, 2, 20, True, tmp_path / "highres.json")
     assert json.loads((tmp_path / "highres.json").read_text()) == found
+    assert found["settings"]["allocator"] == "keeping freed memory"
     assert found["settings"]["image"] == "1x64x64, batch 1"
     console = Console(width=200, record=True, file=io.StringIO())
     for table in bench_highres.tables(found):
