@@ -339,3 +339,10 @@ def test_weights_without_their_whitening_are_refused_and_those_of_a_run_bring_it
     data = datasets.get("brain_tumour").index(folder / "data/brain_tumour")[0]["image"]
     masks = infer(data, folder / "kept-masks", checkpoint=str(folder / "kept/model.pt"))
     assert 0.01 < np.asarray(nib.load(masks[0]).dataobj).mean() < 0.99
+    # So do those of a network of cells, whose images are raised.
+    note = json.loads((folder / "kept/run.json").read_text())
+    note["model_settings"]["intensity_offset"] = 5
+    (folder / "kept/run.json").write_text(json.dumps(note))
+    chain = inference(checkpoint=str(folder / "kept/model.pt")).get_parsed_content("normalizing")
+    image = torch.zeros(4, 8, 8)
+    assert (Compose(chain)({"image": image})["image"] == 5).all()
