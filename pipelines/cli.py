@@ -283,8 +283,11 @@ def explain(
     from pipelines import explain as explaining
     from pipelines.sweep_plan import options
 
+    words = context.args
+    if image is not None and str(image).startswith("--"):  # no image, but an option of the bundle's
+        image, words = None, [str(image), *words]
     given = {"checkpoint": checkpoint, "run_name": run_name}
-    given = {key: value for key, value in given.items() if value is not None} | options(context.args)
+    given = {key: value for key, value in given.items() if value is not None} | options(words)
     done = explaining.explain(bundle, image, case, out, method or (), layer, number, seed, given)
     if shares := explaining.table(done.record):
         Console().print(shares)

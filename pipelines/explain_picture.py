@@ -111,7 +111,7 @@ def _column(
         _show(axes, found, found.image[row], None if maps is None else maps[row], scale)
         text = words[row] if words else ""
         axes.set_title(f"{heading}\n{text}" if row == 0 else text, fontsize=9)
-    if maps is None:
+    if maps is None or not maps.any():  # no scale of nothing
         below.set_axis_off()
         return
     bar = below.figure.colorbar(panels[0].images[-1], cax=below, orientation="horizontal", extend="max")

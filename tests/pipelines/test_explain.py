@@ -153,9 +153,12 @@ def test_a_network_of_one_image_of_the_bundle_has_its_name(workspace, monkeypatc
 
 def test_a_case_is_chosen_by_its_id_and_an_unknown_one_is_told_some(picture, workspace, monkeypatch, capsys):
     options = conv(workspace, 3, bias=-2)
-    record = explain.explain("dce_us", case="Patient002_img2", methods=["vanilla"], options=options).record
-    assert record["case"] == "Patient002_img2"
-    assert (workspace / "runs/dce_us/explain/Patient002_img2_explain.png").is_file()
+    words = ["--case", "Patient002_img2", "--method", "vanilla", "--checkpoint", options["checkpoint"]]
+    words += ["--network_def", json.dumps(options["network_def"]), "--device", "cpu"]
+    assert invoke(monkeypatch, capsys, "dce_us", *words)[0] == 0
+    made = workspace / "runs/dce_us/explain/Patient002_img2_explain.png"
+    assert made.is_file()
+    assert json.loads(made.with_suffix(".json").read_text())["case"] == "Patient002_img2"
     with pytest.raises(DataError) as told:
         explain.explain("dce_us", case="Patient9", options=options)
     assert str(told.value) == (
