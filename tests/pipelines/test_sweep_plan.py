@@ -216,11 +216,13 @@ def test_sweep_files_are_those_of_the_papers(monkeypatch):
     sizes = {name: len(jobs) for name, jobs in runs.items()}
     assert sizes == {
         "ablation": 7 * 3,
+        "architectures": 5 * 3,
         "busi": 19 * 3,
         "busi_cpu": 9 * 3,
         "busi_cpu_calipers": 2 * 3,
         "calipers": 2 * 3,
         "ladder": 7,
+        "losses": 4 * 3,
         "li_table_1": 6 * 3,
         "li_table_2": 10 * 3,
     }
@@ -229,6 +231,13 @@ def test_sweep_files_are_those_of_the_papers(monkeypatch):
         overlays = {path.name for path in (ROOT / "bundles" / bundle / "experiments").glob("*.json")}
         used = {Path(path).name for name in names for job in runs[name] for path in job.files}
         assert used == {"train.json", *overlays}
+    # Of brain tumours all but those of a single class or region.
+    experiments = (ROOT / "bundles/brain_tumour/experiments").glob("*.json")
+    overlays = {path.name for path in experiments if not path.name.startswith(("class_", "region_"))}
+    used = {
+        Path(path).name for name in ("architectures", "losses") for job in runs[name] for path in job.files
+    }
+    assert used == {"train.json", *overlays}
     # Images and precision of the paper, but for the one that says otherwise.
     for name in ("busi", "li_table_1", "li_table_2"):
         assert {key for job in runs[name] for key, _ in job.options if "#" not in key} == {"network_name"}
