@@ -48,6 +48,13 @@ def test_it_is_that_of_this_network_and_these_weights(workspace, bundle):
     assert own == json.loads((ROOT / f"bundles/{bundle}/metadata.json").read_text())
 
 
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_a_bundles_changes_leave_it_to_the_package_to_speak_of_weights(bundle):
+    own = json.loads((ROOT / f"bundles/{bundle}/metadata.json").read_text())
+    assert own["version"] in own["changelog"]
+    assert not any("weights" in text for text in own["changelog"].values())
+
+
 def test_versions_are_those_that_are_installed(workspace):
     _, told = made("lits")
     assert told["monai_version"] == monai.__version__
