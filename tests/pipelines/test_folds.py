@@ -55,3 +55,16 @@ def test_a_file_that_is_no_split_is_refused(tmp_path):
     (tmp_path / "split.json").write_text("[]")
     with pytest.raises(DataError, match="found other content"):
         folds.read_split(tmp_path / "split.json")
+
+
+def test_everybody_is_one_fold():
+    assert folds.everybody(CASES) == [sorted({case["patient"] for case in CASES})]
+    assert folds.held_out_cases(CASES, folds.everybody(CASES), 0) == CASES
+
+
+def test_a_split_has_a_short_name_that_tells_it_from_others():
+    split = folds.split(CASES, 4)
+    assert folds.digest(split) == folds.digest(folds.split(CASES[::-1], 4))
+    assert len({folds.digest(folds.split(CASES, 4, seed=seed)) for seed in range(5)}) == 5
+    # As it is written beside a run: sha256 of {"folds": [["1"], ["2"]]}.
+    assert folds.digest([["1"], ["2"]]) == "c64e940dfa1b"

@@ -1,4 +1,5 @@
 import importlib
+import json
 import sys
 
 import pytest
@@ -54,6 +55,28 @@ def test_what_is_ours():
     assert sources.is_own("transforms.panels")
     assert not sources.is_own("transformers.panels")
     assert not sources.is_own("monai.transforms")
+
+
+def test_a_name_of_ours_is_known_wherever_it_was_written(monkeypatch):
+    config = {
+        "network_def": {
+            "_target_": "featherseg_lits.networks.LighterUNet",
+            "a": ["transforms.Slicewised", 1],
+        },
+        "code": "$@code::path or @code::load('featherseg_dce_us.pipelines.runs')",
+        "others": ["monai.networks.nets.UNet", "data/networks.old/x", "featherseg_lits.configs"],
+    }
+    here = {
+        "network_def": {"_target_": "networks.LighterUNet", "a": ["transforms.Slicewised", 1]},
+        "code": "$@code::path or @code::load('pipelines.runs')",
+        "others": config["others"],
+    }
+    assert sources.localized(config) == here
+    monkeypatch.setattr(sources, "HOME", "featherseg_ceus.")
+    in_a_package = json.dumps(sources.localized(config))
+    assert in_a_package == json.dumps(sources.localized(here))
+    assert '"featherseg_ceus.networks.LighterUNet"' in in_a_package
+    assert "'featherseg_ceus.pipelines.runs'" in in_a_package
 
 
 def test_what_is_loaded_is_hashed_and_nothing_else(package):

@@ -158,3 +158,14 @@ def test_what_cannot_be_told_in_plain_values_is_not_shrunk(run, tmp_path):
     with pytest.raises(DataError, match=r"expected the class of a network .* found os.getcwd"):
         weights.shrink(folder / "model.pt", tmp_path / "small.safetensors")
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_the_record_of_a_packaged_bundles_run_is_read_in_the_project():
+    network = {
+        "_target_": "featherseg_lits.networks.LightUNet",
+        "_requires_": "@code::path",
+        "in_channels": 1,
+    }
+    code = {"path": "$no.such.name", "runs": "$__import__('featherseg_lits.pipelines.runs')"}
+    record = weights.from_config({"network_def": network, "code": code, "seed": 3})
+    assert record == {"network_def": {"_target_": "networks.LightUNet", "in_channels": 1}, "seed": 3}

@@ -29,6 +29,13 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
         datasets.get("litz")
 
 
+def test_a_dataset_that_did_not_travel_is_not_offered(monkeypatch):
+    monkeypatch.setattr(datasets, "find_spec", lambda name: name.endswith(".lits") or None)
+    assert datasets.get("lits").__name__ == "pipelines.datasets.lits"
+    with pytest.raises(DataError, match="expected one of the datasets lits, found 'ceus'"):
+        datasets.get("ceus")
+
+
 def test_a_dataset_is_imported_when_it_is_asked_for():
     code = "import sys, pipelines.datasets; sys.exit('pipelines.datasets.lits' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
