@@ -7,7 +7,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install install-label demo demo-us ladder calipers ablation busi test test-slow lint format bench bench-networks bench-highres table mlflow clean
+.PHONY: help install install-label demo demo-us ladder calipers ablation busi test test-slow package-checks lint format bench bench-networks bench-highres table mlflow clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -100,6 +100,14 @@ test: install  ## the whole test suite
 
 test-slow: install  ## the studies of minutes that `make test` leaves out
 	$(RUN) -m pytest -m slow
+
+# The checks of https://github.com/Project-MONAI/model-zoo, and environments of a bundle's requirements alone.
+# Without a way to the internet, FEATHERSEG_SCHEMA names the schema of metadata.json.
+package-checks: ZOO := dist/.model-zoo
+package-checks: install  ## packaged bundles by the model zoo's own checks (ZOO=...), and in fresh environments
+	@test -d $(ZOO)/ci || git clone --quiet --depth 1 https://github.com/Project-MONAI/model-zoo $(ZOO)
+	FEATHERSEG_ZOO=$(ZOO) $(RUN) -m pytest -m slow tests/bundles/test_package_checks.py \
+	    tests/bundles/test_packaged_bundles.py
 
 lint: install  ## ruff: formatting and checks
 	$(VENV)/bin/ruff format --check .

@@ -1,8 +1,12 @@
 """A workspace for each bundle, with a phantom and a run of two epochs, made once for all tests."""
 
+import shutil
+
 import pytest
+import torch
 
 from pipelines import datasets
+from pipelines.package import package
 from tests.bundles.running import EVALUATING, make_workspace, run, small, train
 from tests.conftest import ROOT
 
@@ -46,3 +50,25 @@ def evaluations(workspaces):
         return made[bundle]
 
     return evaluation
+
+
+@pytest.fixture(scope="session")
+def packages(workspaces, tmp_path_factory):
+    """Gives the folder of a packaged bundle, with weights that segment a part of anything."""
+    made = {}
+
+    def packaged(bundle):
+        if bundle not in made:
+            workspace, _ = workspaces(bundle)
+            place = tmp_path_factory.mktemp(f"packaged-{bundle}")
+            shutil.copytree(workspace / "runs" / bundle / "a", place / "noisy")
+            state = torch.load(place / "noisy/model.pt", weights_only=True)
+            state["final_conv.weight"] *= 50
+            state["final_conv.bias"] *= 0
+            torch.save(state, place / "noisy/model.pt")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(workspace)
+                made[bundle] = package(bundle, checkpoint=str(place / "noisy/model.pt"), out=place / "dist")
+        return made[bundle].folder
+
+    return packaged

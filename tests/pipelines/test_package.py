@@ -8,8 +8,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 from typer.testing import CliRunner
 
 from pipelines import package as packaging
@@ -17,6 +19,7 @@ from pipelines.cli import app
 from pipelines.errors import DataError
 from pipelines.files import PARTIAL, read_json
 from pipelines.package import package
+from tests.bundles.running import BUNDLES
 from tests.conftest import ROOT
 from tests.pipelines.package_runs import SECRET, make_run
 
@@ -176,3 +179,31 @@ def test_a_packaged_run_becomes_a_package_again(project):
     assert told["seed"] == 5
     for name in ("ours", "inner"):
         shutil.rmtree(f"runs/lits/{name}")
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_monais_commands_take_a_package_of_every_bundle(project, monkeypatch, bundle):
+    fitted = (
+        {"whitening": {"mean": [0.0] * 4, "matrix": np.eye(4).tolist()}} if bundle == "brain_tumour" else {}
+    )
+    file = make_run(Path(f"runs/{bundle}/every"), bundle, **fitted)
+    folder = package(bundle, checkpoint=str(file), out="every").folder.resolve()
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir("/")
+    config, meta = (str(folder / f"configs/{name}.json") for name in ("inference", "metadata"))
+    verify_net_in_out("network_def", config_file=config, meta_file=meta, device="cpu")
+    script, weights = folder / "models/exported.ts", folder / "models/model.pt"
+    ckpt_export(config_file=config, meta_file=meta, ckpt_file=str(weights), filepath=str(script))
+    assert script.is_file()
+    workflow = ConfigWorkflow(
+        config, workflow_type="infer", logging_file=False, init_id="none", dataset_dir=str(project / "none")
+    )
+    workflow.initialize()
+    assert workflow.bundle_root == str(folder)
+    assert workflow.parser.get_parsed_content("model_settings")["image_size"] == [32, 32]
+    # What reads and prepares images is the bundle's own, beside that of the project.
+    transforms = workflow.preprocessing.flatten().transforms
+    assert any(type(one).__module__.startswith(f"featherseg_{bundle}.") for one in transforms)
+    assert not any(type(one).__module__.startswith(("pipelines", "transforms")) for one in transforms)
+    os.chdir(project)
+    shutil.rmtree(f"runs/{bundle}/every")
