@@ -95,8 +95,9 @@ busi: install  ## the README's networks on BUSI (DATA=...), and one with and wit
 	$(SWEEP) bundles/dce_us/sweeps/busi_cpu_calipers.yaml --jobs 2 --dataset_dir $(DATA)
 	$(VENV)/bin/featherseg compare dce_us-busi-calipers --grid
 
+# A process for each of up to four cores; what shares a bundle's runs, or a file's fixtures, stays in one.
 test: install  ## the whole test suite
-	$(RUN) -m pytest -m 'not slow'
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -m 'not slow' -n logical --maxprocesses 4 --dist loadgroup
 
 test-slow: install  ## the studies of minutes that `make test` leaves out
 	$(RUN) -m pytest -m slow

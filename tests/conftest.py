@@ -17,6 +17,14 @@ def write_volume(path, array, affine=None):
     return str(path)
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that share what is costly to make, a bundle's runs or a file's fixtures, go to one process."""
+    for item in items:
+        values = item.callspec.params if hasattr(item, "callspec") else {}
+        name = values.get("bundle") or item.path.stem.removeprefix("test_")
+        item.add_marker(pytest.mark.xdist_group(str(name)))
+
+
 @pytest.fixture
 def cases(tmp_path):
     """Three small CT-like cases with their labels: 8, 9 and 10 slices, the last one without a lesion."""

@@ -58,9 +58,9 @@ def command(run_id, config_file, launcher=("-m",), **options):
 
 
 def environment(**extra):
-    """The environment of a run: our packages on the path, two threads, no other tracking server."""
+    """The environment of a run: our packages on the path, one thread, no other tracking server."""
     kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", **extra}
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **extra}
 
 
 def run(folder, run_id, config_file, expect=0, env=None, **options):
