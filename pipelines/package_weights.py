@@ -67,7 +67,7 @@ def from_file(bundle: str, checkpoint: str | Path) -> Weights:
     if str(checkpoint).startswith(registry.SCHEME):
         name = f"{checkpoint}, version {folder.name}"
     elif (folder / "run.json").is_file():
-        name = f"run {folder.name}"
+        name = f"run {folder.name}" if file.name == checkpoints.BEST else f"run {folder.name}, {file.name}"
     elif shipped:
         name = "those that ship with the bundle"
     elif record:

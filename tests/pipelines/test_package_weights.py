@@ -1,11 +1,13 @@
 import io
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mlflow.entities import Metric, Param, RunTag
 
-from pipelines import folds, package_configs, package_weights, weights
+from pipelines import compare_mlflow, folds, package_configs, package_weights, registry, weights
 from pipelines.errors import DataError
+from pipelines.files import write_json
 from tests.pipelines.package_runs import EVALUATED, PATIENTS, make_run, network
 from tests.pipelines.tracked_runs import START, client_of
 
@@ -36,9 +38,25 @@ def test_figures_of_other_weights_or_of_an_earlier_epoch_are_left_out(run):
     make_run(run.parent, "lits")
     last = run.with_name("last.pt")
     torch.save({"network": torch.load(run, weights_only=True)}, last)
-    assert package_weights.from_file("lits", last).figures == {}
+    found = package_weights.from_file("lits", last)
+    assert (found.name, found.figures) == ("run mine, last.pt", {})
     make_run(run.parent, "lits", figures=None)
     assert package_weights.from_file("lits", run).figures == {}
+
+
+def test_a_registered_version_has_the_figures_of_its_run(run, tmp_path, monkeypatch):
+    folder = tmp_path / "registry/3"
+    weights.shrink(run, folder / "model.safetensors", torch.float32)
+    write_json(folder / "run.json", {"network": "BasicUNet", "mlflow_run_id": "1234"})
+    folds.write_split(folder / "split.json", [["a"], ["b"]])
+    known = {"1234": SimpleNamespace(data=SimpleNamespace(metrics=EVALUATED))}
+    client = SimpleNamespace(get_run=known.__getitem__)
+    monkeypatch.setattr(registry, "local", lambda name: str(folder / "model.safetensors"))
+    monkeypatch.setattr(compare_mlflow, "connect", lambda: client)
+    found = package_weights.from_file("lits", "models:/lits@champion")
+    assert found.name == "models:/lits@champion, version 3"
+    assert found.figures == KEPT
+    assert found.record["trained_on"]["split"] == folds.digest([["a"], ["b"]])
 
 
 def test_weights_that_ship_are_known_as_such(workspace):
