@@ -319,6 +319,46 @@ def package(
 
 
 @app.command()
+def label(
+    bundles: Annotated[str, typer.Option(help="Names of bundles, separated by commas.")] = "",
+    studies: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The images to annotate; labels go to DIR/labels.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8000,
+    app_dir: Annotated[
+        Path | None, typer.Option(help="The project's folder; by default runs/label/ and the name of DIR.")
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BUNDLE=FILE", help="Weights to serve from now on; repeatable."),
+    ] = None,
+    expose: Annotated[
+        bool, typer.Option("--expose", help="Allow a --host that others reach, without a password.")
+    ] = False,
+    rollback: Annotated[
+        str, typer.Option(metavar="BUNDLE", help="Serve the model again that was served before, and end.")
+    ] = "",
+) -> None:
+    """Let annotators correct what bundles segment, in 3D Slicer, and the bundles learn from it (MONAI Label).
+
+    A newly trained model is served only where it is better on labels held out. The first start installs
+    MONAI Label into .venv-label, which `make install-label` does beforehand.
+
+    Example: featherseg label --bundles lits,dce_us --studies data/studies
+    """
+    from pipelines.label import serve
+
+    if rollback:
+        typer.echo(serve.roll_back(rollback, app_dir, studies))
+        return
+    if not bundles or studies is None:
+        raise DataError("expected --bundles and --studies, found one of them missing; see --help")
+    given = dict(one.partition("=")[::2] for one in checkpoint or ())
+    raise typer.Exit(serve.serve(bundles.split(","), studies, app_dir, host, port, expose, given))
+
+
+@app.command()
 def networks(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:

@@ -66,8 +66,8 @@ def recipe(root: Path = ROOT) -> str:
         raise DataError(
             f"expected a working copy of FeatherSeg in {root}, found no {absent[0]}; run featherseg from one"
         )
-    content = [file.read_bytes() for file in (*files, Path(shims.__file__))]
-    content.append(repr([title for title, _ in steps(root)]).encode())
+    content = [file.read_bytes() for file in (*files[:2], Path(shims.__file__))]
+    content.append(repr([requirements(root), [title for title, _ in steps(root)]]).encode())
     return hashlib.sha256(b"\0".join(content)).hexdigest()[:12]
 
 

@@ -1,7 +1,7 @@
 """Labels as annotators submit them: read to their end, checked against their image, written on its grid.
 
-A label is 0 and 1, or 0 and 255 where it is a picture. Of a volume it may hold a part of the slices only, as
-one does that was stored as DICOM SEG, which leaves empty slices out: it is put where it belongs, voxel by
+A label is 0 and 1, or 0 and 255 where it is a picture. Of a volume the empty slices before and after the
+lesion may be missing, as they are where it was stored as DICOM SEG: it is put where it belongs, voxel by
 voxel. It is never resized.
 """
 
@@ -80,6 +80,14 @@ def grid_of(image: str | Path) -> Grid:
         raise DataError(
             f"{path}: expected a whole image, found one that cannot be read; copy it again"
         ) from error
+
+
+def same_grid(label: str | Path, image: str | Path) -> bool:
+    """Whether a label's file lies on the grid of its image as it stands."""
+    one, other = grid_of(label), grid_of(image)
+    if one.size != other.size or (one.affine is None) != (other.affine is None):
+        return False
+    return one.affine is None or np.allclose(one.affine, other.affine, atol=1e-4)
 
 
 def read(label: str | Path, image: str | Path, name: str = "the label") -> np.ndarray:
@@ -185,12 +193,26 @@ def _placed(values: np.ndarray, affine: np.ndarray, grid: Grid, name: str) -> np
         raise _elsewhere(name, "one whose voxels are not the image's")
     if np.array_equal(whole, np.eye(4)) and values.shape == grid.size:
         return values
+    if not _lacks_empty_slices(values, axes, grid):
+        raise _other_size(name, values.shape, grid)
     there = MetaTensor(torch.zeros(1).expand(1, *grid.size), affine=grid.affine)
     source = MetaTensor(values[None].astype(np.float32), affine=grid.affine @ whole)
     placed = ResampleToMatch(mode="nearest", padding_mode="zeros")(source, there)[0].numpy().astype(np.uint8)
     if placed.sum() != values.sum():
         raise _elsewhere(name, "some of it outside")
     return placed
+
+
+def _lacks_empty_slices(values: np.ndarray, axes: np.ndarray, grid: Grid) -> bool:
+    """Whether a label is short of slices as DICOM SEG leaves it: whole ones, and none empty at its ends."""
+    size = (axes @ values.shape).astype(int)
+    differing = np.flatnonzero(size != grid.size)
+    if not len(differing):
+        return True
+    if len(differing) > 1 or size[differing[0]] > grid.size[differing[0]]:
+        return False
+    first, *_, last = np.moveaxis(values, int(np.argmax(axes[differing[0]])), 0)[[0, -1]]
+    return bool(first.any() and last.any())
 
 
 def _other_size(name: str, found: tuple[int, ...], grid: Grid) -> DataError:

@@ -22,7 +22,9 @@ def read(file: str | Path) -> dict[str, str]:
     return read_json(file)["patients"] if Path(file).is_file() else {}
 
 
-def decide(file: str | Path, patients: Iterable[str], share: float, seed: int = 0) -> dict[str, str]:
+def decide(
+    file: str | Path, patients: Iterable[str], share: float, seed: int = 0, keep: bool = True
+) -> dict[str, str]:
     """Give a role to each patient that has none yet, and keep it in a file.
 
     Of the labelled patients, `share` (at least one, and never all) tests whether a new model is served; of
@@ -34,6 +36,7 @@ def decide(file: str | Path, patients: Iterable[str], share: float, seed: int = 
         patients: those with a label now.
         share: above 0 and below 1.
         seed: another seed, another draw.
+        keep: False only tells what would be decided.
 
     Returns:
         Patient -> role, of these patients.
@@ -67,7 +70,8 @@ def decide(file: str | Path, patients: Iterable[str], share: float, seed: int = 
                 f"expected a labelled patient to {purpose}, found that all {len(labelled)} have had another "
                 "role in an earlier round, which they keep; annotate and submit another case"
             )
-    write_json(file, {"patients": {**known, **roles}})
+    if keep:
+        write_json(file, {"patients": {**known, **roles}})
     return roles
 
 

@@ -83,7 +83,7 @@ class Versions:
 
         Args:
             weights: a `state_dict`, as PyTorch saves it.
-            about: what to keep with the version; its `reason` goes to the history.
+            about: what to keep with the version; `reason`, `run` and `figures` go to the history, too.
             over: the version that it was found better than; None for weights that somebody gave.
 
         Returns:
@@ -104,7 +104,8 @@ class Versions:
                 shutil.copyfile(weights, beside)
             write_json(folder / "about.json", {"made": _now(), **about})
             event = FIRST if not state["line"] else PROMOTED
-            self._write(state, [*state["line"], number], event, number, about.get("reason"))
+            shown = {key: about[key] for key in ("reason", "run", "figures") if key in about}
+            self._write(state, [*state["line"], number], event, number, **shown)
         return number
 
     def refuse(self, about: dict[str, Any]) -> None:
@@ -130,20 +131,14 @@ class Versions:
                     f"expected a model in {self.folder} that was served before this one, found {found}"
                 )
             *line, left = state["line"]
-            self._write(state, line, BACK, line[-1], f"version {left} is no longer served")
+            self._write(state, line, BACK, line[-1], reason=f"version {left} is no longer served")
         return line[-1]
 
     def _write(
-        self,
-        state: dict[str, Any],
-        line: list[int],
-        event: str,
-        version: int | None,
-        reason: Any,
-        **more: Any,
+        self, state: dict[str, Any], line: list[int], event: str, version: int | None, **told: Any
     ) -> None:
-        told = {"event": event, "version": version, "time": _now(), "reason": reason, **more}
-        write_json(self.folder / "served.json", {"line": line, "history": [*state["history"], told]})
+        happened = {"event": event, "version": version, "time": _now(), **told}
+        write_json(self.folder / "served.json", {"line": line, "history": [*state["history"], happened]})
 
 
 def _now() -> str:

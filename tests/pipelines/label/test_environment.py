@@ -38,12 +38,26 @@ def test_monai_label_is_installed_last_and_without_what_it_names():
     assert arguments["MONAI Label"][0] == "--no-deps"
 
 
-@pytest.mark.parametrize("name", ["constraints.txt", environment.CONSTRAINTS, "setup.cfg"])
-def test_another_version_is_another_recipe(copy, name):
-    before = environment.recipe(copy)
-    assert before == environment.recipe(copy) == environment.recipe()
-    (copy / name).write_text((copy / name).read_text() + "\n# changed\n")
-    assert environment.recipe(copy) != before
+@pytest.mark.parametrize(
+    "name, before, after",
+    [
+        ("constraints.txt", "torch==", "torch==1"),
+        (environment.CONSTRAINTS, "monailabel==", "monailabel==1"),
+        ("setup.cfg", "    watchdog\n", "    watchdog>6\n"),
+    ],
+)
+def test_another_version_is_another_recipe(copy, name, before, after):
+    assert environment.recipe(copy) == environment.recipe(copy) == environment.recipe()
+    text = (copy / name).read_text()
+    assert before in text
+    (copy / name).write_text(text.replace(before, after))
+    assert environment.recipe(copy) != environment.recipe()
+
+
+def test_what_is_not_installed_here_changes_nothing(copy):
+    text = (copy / "setup.cfg").read_text()
+    (copy / "setup.cfg").write_text(text.replace("    ray>=2.40\n", "    ray>=3\n"))
+    assert text != (copy / "setup.cfg").read_text() and environment.recipe(copy) == environment.recipe()
 
 
 def test_outside_a_working_copy_it_says_so(tmp_path):
@@ -65,7 +79,7 @@ def test_an_environment_that_is_there_is_not_made_again(copy, tmp_path, monkeypa
     assert environment.ensure(folder, copy) == folder / "bin" / "python"
     assert environment.ensure(folder, copy) == folder / "bin" / "python"
     assert made == [(folder, copy)]
-    (copy / "setup.cfg").write_text((copy / "setup.cfg").read_text() + "\n# changed\n")
+    (copy / "constraints.txt").write_text((copy / "constraints.txt").read_text() + "\n# changed\n")
     assert not environment.is_ready(folder, copy)
 
 

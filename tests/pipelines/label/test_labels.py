@@ -84,6 +84,13 @@ def test_another_size_is_refused_and_never_resized(tmp_path, volume, picture):
     image, mask = volume
     label = write_volume(tmp_path / "label.nii.gz", np.repeat(mask, 2, 0), AFFINE @ np.diag([0.5, 1, 1, 1]))
     assert "image's size, 20 x 24 x 9, found 40 x 24 x 9; a label is never resized" in refused(label, image)
+    for slices in (slice(2, 9), slice(4, 8)):  # an empty one at an end: not what DICOM SEG leaves
+        part = AFFINE.copy()
+        part[:3, 3] = (AFFINE @ [0, 0, slices.start, 1])[:3]
+        label = write_volume(tmp_path / "label.nii.gz", mask[:, :, slices], part)
+        assert "image's size, 20 x 24 x 9, found 20 x 24 x " in refused(label, image)
+    longer = write_volume(tmp_path / "longer.nii.gz", np.pad(mask, ((0, 0), (0, 0), (0, 2))), AFFINE)
+    assert "found 20 x 24 x 11" in refused(longer, image)
     flat = write_volume(tmp_path / "flat.nii.gz", mask[:, :, 4], AFFINE)
     assert "found 20 x 24;" in refused(flat, image)
     Image.fromarray(picture[1]).save(tmp_path / "turned.png")

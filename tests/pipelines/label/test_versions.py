@@ -40,6 +40,7 @@ def test_the_first_is_served_and_then_each_that_was_found_better(versions, weigh
     assert versions.number == 2 and value(versions) == 2
     assert versions.about(2)["run"] == "a"
     assert [one["event"] for one in versions.history] == ["first", "promoted"]
+    assert versions.history[-1]["run"] == "a" and versions.history[-1]["reason"] == "better"
 
 
 def test_a_refused_candidate_changes_nothing_but_is_told_of(versions, weights):

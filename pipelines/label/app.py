@@ -1,0 +1,104 @@
+"""The app that MONAI Label serves: the bundles of a project, its studies, and what may be done with them."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+from typing import Any
+
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+
+from pipelines import allocator
+from pipelines.label.batch import Batch
+from pipelines.label.going_on import SERVER
+from pipelines.label.infer import Segmentation
+from pipelines.label.project import Project
+from pipelines.label.strategies import strategies
+from pipelines.label.studies import Studies
+from pipelines.label.told import one_line_errors
+from pipelines.label.train import Training
+
+# Whether the image of a request is one that came with it, and so a file outside of the studies.
+uploaded: contextvars.ContextVar[bool] = contextvars.ContextVar("uploaded", default=False)
+
+
+class LabelApp(MONAILabelApp):
+    """The app; MONAI Label wants its class to be a subclass of its own, and no further one.
+
+    Args:
+        app_dir: the project's folder.
+        studies: the folder of the studies.
+        conf: of MONAI Label's command line; `bundles` are those to serve, separated by commas.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        one_line_errors()
+        allocator.reuse_freed_memory()
+        self.project = Project(app_dir)
+        self.bundles = conf["bundles"].split(",")
+        super().__init__(
+            app_dir,
+            studies,
+            conf,
+            name="FeatherSeg",
+            description=f"Lesions: {', '.join(self.bundles)}. Research software, not for diagnosis.",
+        )
+
+    def init_datastore(self) -> Datastore:
+        """MONAI Label's way to ask for the studies; the server follows what is put there, tasks do not."""
+        is_server = os.environ.get(SERVER) == str(os.getpid())
+        return Studies(
+            self.studies,
+            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD and is_server,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """One for each bundle; each carries its modules in a package of its own name."""
+        return {
+            name: Segmentation(self.project.package(name), self.project.versions(name), self.conf)
+            for name in self.bundles
+        }
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """One for each bundle."""
+        return {name: Training(name, self.project, self._infers[name], self.conf) for name in self.bundles}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Which study is next."""
+        return strategies()
+
+    def init_batch_infer(self) -> Batch:
+        """How many studies are segmented."""
+        return Batch(self._infers)
+
+    def bundle_path(self, model: str) -> None:
+        """No path to put in front of a task's: bundles say themselves where their modules are."""
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Segment a study of the folder, or an image that came with the request, and no other file.
+
+        Raises:
+            UnknownStudy: neither.
+        """
+        image = request.get("image")
+        if uploaded.get() and os.path.exists(str(image)):
+            return super().infer(request, datastore)
+        file = self.datastore().require(str(image))
+        if not request.get("save_label"):
+            return super().infer({**request, "image": str(file)}, datastore)
+        result = super().infer({**request, "image": str(file)}, datastore)
+        tag = request.get("label_tag", "original")
+        told = {"model": request["model"], "params": result["params"]}
+        label = (datastore or self.datastore()).save_label(str(image), result["file"], tag, told)
+        return {**result, "label": label, "tag": tag}
+
+    def check_training(self, model: str, request: dict[str, Any]) -> None:
+        """Refuse a training that could not be carried out; see `Training.check`."""
+        self._trainers[model].check(request, self.datastore())
