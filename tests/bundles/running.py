@@ -79,6 +79,17 @@ def run(folder, run_id, config_file, expect=0, env=None, **options):
     return done.stdout + done.stderr
 
 
+def run_in_two(folder, run_id, config_file, **options):
+    """Run a bundle in two processes, as `torchrun` does; returns what they printed."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+    words = command(run_id, config_file, launcher=launcher, **options)
+    done = subprocess.run(
+        words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 def noisy_weights(folder, bundle):
     """Of the run "a", changed so that they segment a good part of anything and masks can be compared."""
     state = torch.load(folder / "runs" / bundle / "a/model.pt", weights_only=True)

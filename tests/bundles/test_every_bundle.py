@@ -14,10 +14,12 @@ from pipelines import datasets
 from pipelines.scoring import read_cases
 from tests.bundles.running import (
     BUNDLES,
+    EVALUATING,
     command,
     environment,
     for_inference,
     run,
+    run_in_two,
     runs_of,
     small,
     train,
@@ -170,26 +172,9 @@ def test_two_processes_share_the_work(workspaces, bundle):
     folder, _ = workspaces(bundle)
     # Nothing is prepared yet, so that both begin with it.
     fresh = {"cache_dir": "fresh/cache", **({"frames_dir": "fresh/frames"} if bundle == "ceus" else {})}
-    words = command(
-        "training",
-        f"['{train(bundle)}','bundles/common/multi_gpu.json']",
-        launcher=("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29511", "-m"),
-        run_name="two",
-        max_epochs=1,
-        **fresh,
-        **small(bundle),
-    )
-    done = subprocess.run(
-        words,
-        cwd=folder,
-        env=environment(OMP_NUM_THREADS="1"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("epoch 1/1") == 1
+    configs = f"['{train(bundle)}','bundles/common/multi_gpu.json']"
+    out = run_in_two(folder, "training", configs, run_name="two", max_epochs=1, **fresh, **small(bundle))
+    assert out.count("epoch 1/1") == 1
     # Every validated case once, whichever process had it.
     one, two = (read_cases(folder / f"runs/{bundle}/{name}/cases.csv") for name in ("a", "two"))
     assert [row["case"] for row in two] == [row["case"] for row in one]
@@ -198,6 +183,17 @@ def test_two_processes_share_the_work(workspaces, bundle):
     assert one["model_settings"] == two["model_settings"]
     _, found = runs_of(folder, bundle)
     assert found["two"].info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("bundle", ["inbreast"])  # whose report has all that there is
+def test_two_processes_evaluate_each_case_once(evaluations, bundle):
+    folder, _ = evaluations(bundle)
+    made = folder / "runs" / bundle / "a"
+    alone = {path.name: path.read_bytes() for path in (made / "evaluation").glob("*.csv")}
+    configs = f"['{train(bundle)}','bundles/common/multi_gpu.json','{EVALUATING}']"
+    out = run_in_two(folder, "evaluating", configs, run_name="a", **small(bundle))
+    assert out.count("mean ± std. dev.") == 1
+    assert {path.name: path.read_bytes() for path in (made / "evaluation").glob("*.csv")} == alone
 
 
 @pytest.mark.parametrize(
