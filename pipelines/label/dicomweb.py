@@ -25,6 +25,7 @@ from pipelines.errors import DataError
 from pipelines.files import writing_error
 
 TIMEOUT = (10, 120)  # seconds to connect, and without a byte
+USER, PASSWORD = "MONAI_LABEL_DATASTORE_USERNAME", "MONAI_LABEL_DATASTORE_PASSWORD"
 AS_STORED = (("application/dicom", "*"),)
 WHOLE = 2**31  # bytes sent in one piece, as not every server takes several
 
@@ -61,6 +62,11 @@ class Stored(NamedTuple):
     made: str
     maker: str
     corrected: bool
+
+
+def connect(url: str) -> Pacs:
+    """A DICOMweb server, with the user and the password that the environment gives."""
+    return Pacs(url, os.environ.get(USER, ""), os.environ.get(PASSWORD, ""))
 
 
 class Pacs:
@@ -203,7 +209,7 @@ class Pacs:
             if status in (401, 403):
                 raise DataError(
                     f"expected {self.url} to let us in, found status {status}; give a user and a password of "
-                    "the PACS by MONAI_LABEL_DATASTORE_USERNAME and MONAI_LABEL_DATASTORE_PASSWORD"
+                    f"the PACS by the environment, {USER} and {PASSWORD}"
                 ) from error
             raise DataError(
                 f"expected an answer of DICOMweb from {self.url}, found status {status}; give the address of "

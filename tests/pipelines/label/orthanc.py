@@ -21,15 +21,17 @@ needs_orthanc = pytest.mark.skipif(
 
 
 @contextlib.contextmanager
-def serving(folder: Path, **options):
+def serving(folder: Path, port: int = 0, **options):
     """Run Orthanc; gives the address of its DICOMweb services.
 
     Args:
-        folder: for what it stores and logs.
+        folder: for what it stores and logs; what an earlier one stored there is there again.
+        port: by default one that is free.
         options: further ones of its configuration.
     """
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
         port = probe.getsockname()[1]
     configuration = {
         "StorageDirectory": str(folder / "store"),
@@ -68,3 +70,14 @@ def upload(url: str, *files: Path) -> None:
     for file in files:
         answer = requests.post(url.replace("dicom-web", "instances"), data=file.read_bytes(), timeout=20)
         assert answer.json()["Status"] == "Success", answer.text
+
+
+def files(url: str, folder: Path, **query: str) -> list[Path]:
+    """The files of all instances that have these values, by its own interface."""
+    base = url.replace("dicom-web", "")
+    wanted = {"Level": "Instance", "Query": query}
+    found = []
+    for one in requests.post(f"{base}tools/find", json=wanted, timeout=20).json():
+        found.append(folder / f"{one}.dcm")
+        found[-1].write_bytes(requests.get(f"{base}instances/{one}/file", timeout=20).content)
+    return found

@@ -112,15 +112,12 @@ def test_a_seg_lands_beside_its_images_and_is_found_again(pacs, tmp_path, modali
 
     # As another program would get it.
     written = pydicom.dcmread(tmp_path / "seg.dcm")
-    lookup = {"Level": "Instance", "Query": {"SOPInstanceUID": written.SOPInstanceUID}}
-    base = pacs.url.replace("dicom-web", "")
-    (instance,) = requests.post(f"{base}tools/find", json=lookup, timeout=20).json()
-    (tmp_path / "there.dcm").write_bytes(requests.get(f"{base}instances/{instance}/file", timeout=20).content)
-    there = highdicom.seg.segread(tmp_path / "there.dcm")
+    (file,) = orthanc.files(pacs.url, tmp_path, SOPInstanceUID=written.SOPInstanceUID)
+    there = highdicom.seg.segread(file)
     source = pydicom.dcmread(read_source(folder).files[0])
     assert (there.StudyInstanceUID, there.PatientID) == (source.StudyInstanceUID, source.PatientID)
     assert there.ReferencedSeriesSequence[0].SeriesInstanceUID == image.series
-    assert np.array_equal(read_seg(tmp_path / "there.dcm", folder), mask)
+    assert np.array_equal(read_seg(file, folder), mask)
 
     found = [seg for seg in client.segs() if image.id in seg.of]
     assert [(seg.maker, seg.corrected) for seg in found] == [("FeatherSeg", True)]
