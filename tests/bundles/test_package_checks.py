@@ -73,9 +73,9 @@ def test_a_fresh_environment_with_what_is_required_runs_the_cards_commands(packa
     assert "featherseg" not in type_in("python -m pip list")
     size = {"lits": 64, "dce_us": 96}[bundle]
     datasets.get(bundle).phantom(tmp_path / "DATA", cases=6, seed=3, size=size)
-    image = {"lits": "Training Batch 1/volume-0.nii", "dce_us": "images/Patient001_img1.png"}[bundle]
+    image = next((tmp_path / "DATA").rglob({"lits": "volume-*.nii", "dce_us": "images/*_img1.png"}[bundle]))
     (tmp_path / "IN").mkdir()
-    shutil.copy(tmp_path / "DATA" / image, tmp_path / "IN")
+    shutil.copy(image, tmp_path / "IN")
     inferring, training, evaluating, several = commands
     type_in(inferring)
     assert len(list((tmp_path / "OUT").glob("*_mask.*"))) >= 1
