@@ -80,7 +80,7 @@ def measure(title: str, precision: str, checkpointed: bool, size: int, steps: in
     device = torch.device("cuda" if precision.startswith("GPU") else "cpu")
     torch.manual_seed(0)
     base = psutil.Process().memory_info().rss
-    _forget_peak()
+    machine.forget_peak()
     network = NETWORKS[title]().to(device, memory_format=torch.channels_last).train()
     if checkpointed:
         checkpoint_activations(network)
@@ -107,23 +107,9 @@ def measure(title: str, precision: str, checkpointed: bool, size: int, steps: in
     if device.type == "cuda":
         memory, whole = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved() + CONTEXT * GIB
     else:
-        whole = _peak()
+        whole = machine.peak()
         memory = whole - base
     return {"memory": memory / GIB, "whole": whole / GIB, "seconds": statistics.median(seconds)}
-
-
-def _forget_peak() -> None:
-    """Let Linux count the highest resident memory anew; elsewhere imports count too."""
-    path = Path("/proc/self/clear_refs")
-    if path.exists():
-        path.write_text("5")
-
-
-def _peak() -> int:
-    path = Path("/proc/self/status")
-    lines = path.read_text().splitlines() if path.exists() else []
-    kilobytes = (int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    return 1024 * next(kilobytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def measure_apart(limit: float, threads: int, keep_freed: bool, **setting: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ import pydicom
 import torch
 from monai.bundle import ConfigParser
 
-from pipelines import datasets
+from pipelines import datasets, machine
 from pipelines.allocator import reuse_freed_memory
 from pipelines.bench_setup import Rows, experiment, rate
 from pipelines.cache import VolumeCache
@@ -174,28 +173,14 @@ def memory_of(what: str, folder: Path) -> dict[str, float]:
     if what == "reading":
         data = parser.get_parsed_content("train#dataset")
     before = psutil.Process().memory_info().rss
-    _forget_peak()
+    machine.forget_peak()
     if what == "reading":
         random = np.random.default_rng(0)
         for _ in range(READS):
             data[int(random.integers(len(data)))]
     else:
         VolumeCache(job["options"]["train#dataset#data"], chain, folder / "another", workers=0)
-    return {"before": before / MIB, "peak": _peak() / MIB}
-
-
-def _forget_peak() -> None:
-    """Let Linux count the highest resident memory anew; elsewhere the imports count too."""
-    path = Path("/proc/self/clear_refs")
-    if path.exists():
-        path.write_text("5")
-
-
-def _peak() -> int:
-    path = Path("/proc/self/status")
-    lines = path.read_text().splitlines() if path.exists() else []
-    kilobytes = (int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    return 1024 * next(kilobytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return {"before": before / MIB, "peak": machine.peak() / MIB}
 
 
 if __name__ == "__main__":

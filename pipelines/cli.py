@@ -48,7 +48,7 @@ def phantom(
     given = {"cases": cases, "seed": seed, "size": size, "faults": faults}
     make = datasets.get(dataset).phantom
     if make(out, **given, **options(make, context.args, given)):
-        typer.echo(f"wrote a {dataset} phantom of {cases} cases to {out}")
+        typer.echo(f"wrote the {dataset} phantom of {cases} cases to {out}")
     else:
         typer.echo(f"the same {dataset} phantom of {cases} cases is in {out} already")
 
@@ -322,7 +322,12 @@ def package(
 def label(
     bundles: Annotated[str, typer.Option(help="Names of bundles, separated by commas.")] = "",
     studies: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The images to annotate; labels go to DIR/labels.")
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="The images to annotate; labels go to DIR/labels. Or the address of a PACS's DICOMweb "
+            "services; labels go there as DICOM SEG.",
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8000,

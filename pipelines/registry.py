@@ -176,7 +176,7 @@ def _register(client: Any, run: Any, name: str) -> str:
 
 
 def record_of(run: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """The record of a run's model, as `weights.record_of` has it: of its configuration and what MLflow knows."""
+    """A run's model as `weights.record_of` tells of it: its configuration and what MLflow knows."""
     origin = {**run.data.params, **run.data.tags}
     trained_on = {key: origin[key] for key in weights.ORIGIN if key in origin}
     return weights.from_config(config) | {"network": run.data.params["network"], "trained_on": trained_on}

@@ -31,7 +31,7 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("cli") / "lits"
     result = invoke("phantom", "lits", "--out", root, "--cases", 2, "--size", 48)
     assert result.exit_code == 0
-    assert result.output.strip() == f"wrote a lits phantom of 2 cases to {root}"
+    assert result.output.strip() == f"wrote the lits phantom of 2 cases to {root}"
     return root
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 import torch
 
 from pipelines import machine
@@ -10,3 +11,12 @@ def test_what_figures_hang_on_is_named():
     assert found["cores"] >= 1
     assert found["torch"] == torch.__version__
     assert ("gpu" in found) == torch.cuda.is_available()
+
+
+def test_the_highest_memory_is_that_since_it_was_forgotten():
+    machine.forget_peak()
+    before = machine.peak()
+    np.ones(2**25)  # 256 MiB, given back at once
+    assert machine.peak() - before > 200 * 2**20
+    machine.forget_peak()
+    assert machine.peak() - before < 100 * 2**20
