@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import os
+import secrets
+from pathlib import Path
 from typing import Any
 
 from monailabel.config import settings
@@ -14,10 +16,14 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 from pipelines import allocator
+from pipelines.errors import DataError
+from pipelines.label import labels, segments
 from pipelines.label.batch import Batch
+from pipelines.label.dicomweb import connect
 from pipelines.label.going_on import SERVER
 from pipelines.label.infer import Segmentation
-from pipelines.label.project import Project
+from pipelines.label.pacs import PacsStudies
+from pipelines.label.project import Project, is_remote
 from pipelines.label.strategies import strategies
 from pipelines.label.studies import Studies
 from pipelines.label.told import one_line_errors
@@ -32,7 +38,7 @@ class LabelApp(MONAILabelApp):
 
     Args:
         app_dir: the project's folder.
-        studies: the folder of the studies.
+        studies: the folder of the studies, or the address of a DICOMweb server.
         conf: of MONAI Label's command line; `bundles` are those to serve, separated by commas.
     """
 
@@ -51,6 +57,9 @@ class LabelApp(MONAILabelApp):
 
     def init_datastore(self) -> Datastore:
         """MONAI Label's way to ask for the studies; the server follows what is put there, tasks do not."""
+        if is_remote(self.studies):
+            described = segments.by_modality(self.project, self.bundles)
+            return PacsStudies(connect(self.studies), self.project.images, described)
         is_server = os.environ.get(SERVER) == str(os.getpid())
         return Studies(
             self.studies,
@@ -98,6 +107,27 @@ class LabelApp(MONAILabelApp):
         told = {"model": request["model"], "params": result["params"]}
         label = (datastore or self.datastore()).save_label(str(image), result["file"], tag, told)
         return {**result, "label": label, "tag": tag}
+
+    def infer_seg(self, request: dict[str, Any]) -> Path:
+        """Segment an image of a PACS.
+
+        Returns:
+            a DICOM SEG, in a file of its own.
+
+        Raises:
+            UnknownStudy: no such image.
+            DataError: the studies are of no PACS.
+        """
+        store, image = self.datastore(), str(request["image"])
+        if not isinstance(store, PacsStudies):
+            raise DataError(f"expected studies of a PACS for DICOM SEG, found those in {self.studies}")
+        found = Path(self.infer({**request, "save_label": False, "result_extension": None})["file"])
+        mask = labels.read(found, store.require(image))
+        found.unlink()
+        # Among the images, where nobody else may look.
+        file = self.project.images / f".seg-{secrets.token_hex(8)}.dcm"
+        store.export(image, mask, segments.of(self.project, request["model"], corrected=False), file)
+        return file
 
     def check_training(self, model: str, request: dict[str, Any]) -> None:
         """Refuse a training that could not be carried out; see `Training.check`."""

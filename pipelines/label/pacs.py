@@ -6,12 +6,11 @@ the last word on which images there are; labels that it cannot take at the momen
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +212,9 @@ class PacsStudies(Studies):
         file = Path(self.get_label_uri(name, "final"))
         study = self.require(name)
         describe = self._segments[self._datastore.objects[name].image.info["Modality"]]
-        with self.as_seg(name, labels.read(file, study), describe(True)) as seg:
+        with tempfile.TemporaryDirectory(dir=self._datastore_path, prefix=".seg-") as folder:
+            seg = Path(folder) / "seg.dcm"
+            self.export(name, labels.read(file, study), describe(True), seg)
             self._pacs.store(seg)
         self.update_label_info(name, "final", {SENT: file.stat().st_mtime_ns})
 
@@ -229,24 +230,21 @@ class PacsStudies(Studies):
                 except DataError as error:
                     print(f"the label of {name} is not in the PACS yet: {error}", flush=True)
 
-    @contextlib.contextmanager
-    def as_seg(self, name: str, mask: np.ndarray, segment: Segment) -> Iterator[Path]:
-        """A mask of a study as SEG, in a file that is there within the block.
+    def export(self, name: str, mask: np.ndarray, segment: Segment, file: str | Path) -> None:
+        """Write a mask of a study as SEG.
 
         Args:
             name: of the study.
             mask: on its grid.
             segment: what it shows.
+            file: of the SEG.
 
         Raises:
             DataError: as `write_seg`.
         """
         name = self._known_as(name)
         source, affine = self._images_of(name), labels.grid_of(self.require(name)).affine
-        with tempfile.TemporaryDirectory(dir=self._datastore_path, prefix=".seg-") as folder:
-            file = Path(folder) / "seg.dcm"
-            write_seg(mask, source, file, segment, affine)
-            yield file
+        write_seg(mask, source, file, segment, affine)
 
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
         """The file of a label; "" where there is none."""

@@ -48,7 +48,7 @@ def plan(
     if isinstance(share, bool) or not isinstance(share, (int, float)):
         raise DataError(f"expected val_split to be a number, found {share!r}")
     own = [one for one in labelled if labels.is_volume(one["image"]) == of_volumes]
-    listing = patients.listed(project.note["studies"])
+    listing = patients.listed(project.images)
     whose = patients.of_studies([(one["study"], Path(one["image"])) for one in own], listing)
     decided = roles.decide(project.roles(bundle), whose.values(), share, keep=keep)
     cases = [_case(project, bundle, one, whose[one["study"]], keep) for one in own]

@@ -41,6 +41,12 @@ class Project:
         return read_json(self.folder / NOTE)
 
     @property
+    def images(self) -> Path:
+        """The folder with the files of the studies; of those of a PACS, the ones that were fetched."""
+        place = self.note["studies"]
+        return self.folder / "pacs" if is_remote(place) else Path(place)
+
+    @property
     def bundles(self) -> list[str]:
         return list(self.note["bundles"])
 
@@ -74,7 +80,7 @@ class Project:
         Raises:
             DataError: the folder belongs to other studies, or cannot be written to.
         """
-        place = _place(studies)
+        place = place_of(studies)
         before = self.note if (self.folder / NOTE).is_file() else {"studies": place, "bundles": {}}
         if before["studies"] != place:
             raise DataError(
@@ -86,7 +92,7 @@ class Project:
 
 def default_folder(studies: str | Path) -> Path:
     """Where a project is without --app-dir: `runs/label/` and the name of the studies' folder."""
-    name = _place(studies).rstrip("/").rpartition("/")[2]
+    name = place_of(studies).rstrip("/").rpartition("/")[2]
     return ROOT / (name or "studies")
 
 
@@ -95,5 +101,6 @@ def is_remote(studies: str | Path) -> bool:
     return str(studies).startswith(("http://", "https://"))
 
 
-def _place(studies: str | Path) -> str:
+def place_of(studies: str | Path) -> str:
+    """A server's address, or a folder's whole path."""
     return str(studies).rstrip("/") if is_remote(studies) else str(Path(studies).resolve())

@@ -16,7 +16,7 @@ from pipelines import package
 from pipelines.errors import DataError
 from pipelines.files import read_json, written_whole
 from pipelines.label import environment, labels
-from pipelines.label.project import Project, default_folder
+from pipelines.label.project import Project, default_folder, is_remote, place_of
 
 HOSTS = "FEATHERSEG_LABEL_HOSTS"
 MAIN = '''"""What MONAI Label starts; written by `featherseg label`."""
@@ -46,14 +46,17 @@ def prepare(
 
     Args:
         bundles: names of bundles in bundles/.
-        studies: a folder.
+        studies: a folder, or the address of a DICOMweb server.
         folder: of the project; by default `runs/label/` and the name of the studies' folder.
         checkpoints: bundle -> weights to serve from now on, as `featherseg package` takes them.
 
     Raises:
-        DataError: no such folder or bundle, no weights, or weights that need other images than those served.
+        DataError: no such folder, server or bundle, no weights, or weights that need other images than those
+            served.
     """
-    if not Path(studies).is_dir():
+    if is_remote(studies):
+        check_pacs(str(studies))
+    elif not Path(studies).is_dir():
         raise DataError(f"expected a folder with studies, found {studies}; see --studies")
     unknown = sorted(set(checkpoints) - set(bundles))
     if unknown or not bundles or len(set(bundles)) < len(bundles):
@@ -89,6 +92,26 @@ def _serve_weights(project: Project, bundle: str, checkpoint: str | None) -> Non
         made.folder / "models" / "model.pt", {"origin": "given", "reason": f"given: {made.weights}"}
     )
     print(f"{bundle}: version {number}, {made.weights}")
+
+
+def check_pacs(url: str) -> None:
+    """Refuse the address of a server that does not answer.
+
+    Raises:
+        DataError: it does not, or not as DICOMweb; it has a password in it; or what asks it is not installed.
+    """
+    if "@" in url:
+        raise DataError(
+            "expected the address of a PACS without a user and a password, found them in it; give these by "
+            "the environment, MONAI_LABEL_DATASTORE_USERNAME and MONAI_LABEL_DATASTORE_PASSWORD"
+        )
+    try:
+        from pipelines.label.dicomweb import connect
+    except ImportError as error:
+        raise DataError(
+            "expected dicomweb-client for the studies of a PACS, found none; pip install featherseg[dicom]"
+        ) from error
+    connect(url).images(["CT"])
 
 
 def patterns(project: Project, bundles: Sequence[str]) -> list[str]:
@@ -140,7 +163,7 @@ def command(
 ) -> tuple[list[str], dict[str, str]]:
     """The server's command line, and the settings that it gets by its environment."""
     arguments = [str(python), "-m", "monailabel.main", "start_server", "--app", str(project.folder)]
-    arguments += ["--studies", str(Path(studies).resolve()), "--host", host, "--port", str(port)]
+    arguments += ["--studies", place_of(studies), "--host", host, "--port", str(port)]
     arguments += ["--uvicorn_app", "pipelines.label.web:app", "--conf", "bundles", ",".join(bundles)]
     own = not (host == "localhost" or _is_loopback(host))
     shown = f"[{host}]" if ":" in host else host
@@ -175,7 +198,7 @@ def serve(
     python = environment.ensure()
     arguments, settings = command(python, project, bundles, studies, host, port)
     print(
-        f"project: {project.folder}\nstudies: {Path(studies).resolve()}\n"
+        f"project: {project.folder}\nstudies: {place_of(studies)}\n"
         f"in 3D Slicer, module MONAI Label, give the server http://{host}:{port}; stop it here by Ctrl-C",
         flush=True,
     )

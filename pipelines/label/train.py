@@ -152,7 +152,7 @@ class Training(BundleTrainTask):
             "output_dir": str(self.run_folder),
             "run_name": self.run_folder.name,
             "cache_dir": str(self.project.cache(self.name)),
-            "dataset_dir": self.project.note["studies"],
+            "dataset_dir": str(self.project.images),
             "overlay": "annotations",
             "loading": chain.annotated(own["loading"], self.segmentation.of_volumes),
             "known_labels": chain.CODES,

@@ -13,7 +13,7 @@ import threading
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, Request, UploadFile
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from monailabel.app import app
 from monailabel.config import settings
 from monailabel.endpoints import activelearning, batch_infer, datastore, infer, train
@@ -85,8 +85,12 @@ def segment(
     output: infer.ResultType | None = None,
 ) -> Any:
     """Segment a study, or an image that comes with the request."""
-    _known(model)
-    given = json.dumps(_parameters(params))
+    instance, asked = _known(model), _parameters(params)
+    if output == infer.ResultType.dicom_seg:
+        seg = instance.infer_seg({**asked, "model": model, "image": image})
+        background_tasks.add_task(seg.unlink)
+        return FileResponse(seg, media_type="application/dicom", filename=seg.name)
+    given = json.dumps(asked)
     mark = uploaded.set(bool(file or session_id))
     try:
         return infer.run_inference(background_tasks, model, image, session_id, given, file, label, output)

@@ -11,6 +11,14 @@ def test_a_project_knows_its_studies_and_bundles(tmp_path):
     one.begin(tmp_path / "studies" / ".." / "studies", {"dce_us": {"experiment": "dce_us"}})
     assert one.bundles == ["lits", "dce_us"]
     assert one.note["studies"] == str(tmp_path / "studies")
+    assert one.images == tmp_path / "studies"
+
+
+def test_what_is_fetched_from_a_pacs_lies_in_the_project(tmp_path):
+    one = Project(tmp_path / "app")
+    one.begin("http://127.0.0.1:8042/dicom-web/", {})
+    assert one.note["studies"] == "http://127.0.0.1:8042/dicom-web"
+    assert one.images == tmp_path / "app" / "pacs"
 
 
 def test_other_studies_are_refused(tmp_path):

@@ -86,6 +86,22 @@ def test_what_is_missing_or_said_twice_is_refused(studies, tmp_path, packaging):
 
 
 @pytest.mark.parametrize(
+    "url, message",
+    [
+        ("http://127.0.0.1:9/dicom-web", "expected a DICOMweb server at http://127.0.0.1:9/dicom-web, found"),
+        ("http://reader:secret@127.0.0.1:9/dicom-web", "without a user and a password, found them in it"),
+    ],
+)
+def test_a_pacs_that_does_not_answer_or_whose_password_would_be_seen_is_refused(
+    tmp_path, packaging, url, message
+):
+    with pytest.raises(DataError, match=message) as error:
+        serve.prepare(["lits"], url, tmp_path / "app", {})
+    assert "secret" not in str(error.value)
+    assert not (tmp_path / "app").exists()
+
+
+@pytest.mark.parametrize(
     "bundles, volumes, pictures", [(["lits"], 1, 0), (["dce_us"], 0, 1), (["lits", "dce_us"], 1, 1)]
 )
 def test_studies_are_what_the_bundles_take(studies, tmp_path, packaging, bundles, volumes, pictures):
