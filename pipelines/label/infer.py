@@ -73,13 +73,22 @@ class Segmentation(BundleInferTask):
         return [_Loading(one) if isinstance(one, LoadImageTensord) else one for one in chain]
 
     def __call__(self, request: dict[str, Any], callbacks: Any = None) -> tuple[str, dict[str, Any]]:
-        """Segment `request["image"]`, a file; a label in the request is not taken for one of the image.
+        """Segment `request["image"]`, a file.
 
         Raises:
             DataError: a study of the other kind, or one that cannot be read or is not what the bundle takes.
         """
         self._check(request["image"])
-        return super().__call__({key: value for key, value in request.items() if key != "label"}, callbacks)
+        return super().__call__(request, callbacks)
+
+    def run_pre_transforms(self, data: dict[str, Any], transforms: Sequence[Callable]) -> dict[str, Any]:
+        """Prepare the image alone.
+
+        To the bundle's chain a label in the request would be one of the image, and to MONAI's `Spacingd`
+        whatever is called image_* its metadata, as the path is that MONAI Label adds.
+        """
+        alone = {"image": data["image"], "logging": data.get("logging", "INFO")}
+        return {**data, **super().run_pre_transforms(alone, transforms)}
 
     def _check(self, image: Any) -> None:
         if not isinstance(image, (str, Path)):

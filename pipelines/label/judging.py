@@ -30,10 +30,10 @@ def judge(
     before, after = _over_patients(served), _over_patients(candidate)
     better = after > before
     patients = len({row["patient"] for row in candidate})
+    held_out = f"{_counted(len(candidate), 'label')} of {_counted(patients, 'patient')} held out"
     missed = [sum(row["missed"] or row["false_alarm"] for row in rows) for rows in (candidate, served)]
     reason = (
-        f"Dice {after:.3f} on the labels held out ({len(candidate)} of {patients} "
-        f"patient{'s' * (patients > 1)}; {missed[0]} missed or false), "
+        f"Dice {after:.3f} on {held_out} ({missed[0]} missed or false), "
         f"{'better than' if better else 'no better than'} {before:.3f} of version {version} "
         f"({missed[1]} missed or false)"
     )
@@ -46,3 +46,7 @@ def _over_patients(rows: Sequence[dict[str, Any]]) -> float:
     for row in rows:
         by_patient.setdefault(row["patient"], []).append(float(row["dice"]))
     return float(np.mean([np.mean(dice) for dice in by_patient.values()]))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count > 1)}"

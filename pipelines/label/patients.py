@@ -1,7 +1,8 @@
 """Whom a study shows, so that all images of a patient have the same role.
 
-In this order: what `patients.csv` beside the studies says; of a DICOM file a hash of its Patient ID; what the
-name tells in a layout that the project knows; else a study is a patient of its own.
+In this order: what `patients.csv` beside the studies says; what the name tells in a layout that the project
+knows; of a DICOM file a hash of its Patient ID, which in INbreast is the same for all; else a study is a
+patient of its own.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def of_studies(studies: Iterable[tuple[str, Path]], listing: dict[str, str]) -> 
         listing: of `listed`, whose images may have their ending or not.
     """
     return {
-        name: listing.get(name) or listing.get(file.name) or _from_header(file) or _from_name(name)
+        name: listing.get(name) or listing.get(file.name) or _from_name(name) or _from_header(file) or name
         for name, file in studies
     }
 
@@ -69,6 +70,6 @@ def _from_header(file: Path) -> str | None:
     return hashlib.sha256(patient.encode()).hexdigest()[:12] if patient else None
 
 
-def _from_name(name: str) -> str:
+def _from_name(name: str) -> str | None:
     matches = (pattern.fullmatch(name) for pattern in NAMES)
-    return next((match[1] for match in matches if match), name)
+    return next((match[1] for match in matches if match), None)

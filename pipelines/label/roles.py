@@ -53,7 +53,8 @@ def decide(
     if len(labelled) < 2:
         raise DataError(
             f"expected labels of at least two patients, one to learn from and one to test on, found "
-            f"{len(labelled)}; annotate and submit more cases"
+            f"{len(labelled)}; annotate and submit more cases, or say in patients.csv beside the studies "
+            "whom each shows"
         )
     known = read(file)
     roles = {one: known[one] for one in labelled if one in known}

@@ -33,18 +33,16 @@ def wait_for(condition):
 class Server:
     """`featherseg label` in a folder, with options; its output goes to `server.log` there."""
 
-    def __init__(self, folder, **options):
+    def __init__(self, folder, *options):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = folder
-        self.options = {**options, "port": self.port}
+        self.options = [*options, "--port", str(self.port)]
 
     def __enter__(self):
-        words = [sys.executable, "-m", "pipelines.cli", "label"]
-        for name, value in self.options.items():
-            words += [f"--{name}", str(value)]
+        words = [sys.executable, "-m", "pipelines.cli", "label", *self.options]
         self.log = (self.folder / "server.log").open("a")
         self.process = subprocess.Popen(
             words, cwd=self.folder, env=environ(), stdout=self.log, stderr=subprocess.STDOUT

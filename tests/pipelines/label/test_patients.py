@@ -35,6 +35,14 @@ def test_a_dicom_file_says_who_it_is_without_giving_the_id_away(tmp_path):
     assert one == two and "1CT1" not in one and len(one) == 12
 
 
+def test_names_that_tell_the_patient_come_before_an_id_that_is_the_same_in_all_files(tmp_path):
+    source = Path(get_testdata_file("CT_small.dcm")).read_bytes()
+    names = [f"2058690{number}_{patient}_MG_R_CC_ANON.dcm" for number, patient in enumerate("aab")]
+    for name in names:
+        (tmp_path / name).write_bytes(source)
+    assert list(found(tmp_path, *names).values()) == ["a", "a", "b"]
+
+
 def test_the_listing_comes_first(tmp_path):
     (tmp_path / "patients.csv").write_text("image,patient\nPatient001_img1,a\nvolume-1.nii.gz,a\n")
     names = ("Patient001_img1.png", "volume-1.nii.gz", "Patient001_img2.png")
