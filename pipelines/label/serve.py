@@ -18,7 +18,7 @@ from pipelines.files import read_json, written_whole
 from pipelines.label import environment, labels
 from pipelines.label.project import Project, default_folder, is_remote, place_of
 
-HOSTS = "FEATHERSEG_LABEL_HOSTS"
+HOSTS = "FEATHERSEG_LABEL_HOSTS"  # names that the server goes by, separated by commas, in its environment
 MAIN = '''"""What MONAI Label starts; written by `featherseg label`."""
 
 from pipelines.label.app import LabelApp  # noqa: F401

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import re
 import shutil
+import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -187,6 +190,25 @@ class Studies(LocalDatastore):
                     {"study": study, "image": self.get_image_uri(study), "label": file, "checked": checked}
                 )
         return found
+
+    def get_dataset_archive(self, limit_cases: int | None) -> str:
+        """A zip of the studies that have a final label, and of the labels.
+
+        Raises:
+            DataError: there are none.
+        """
+        cases = self.datalist()[: limit_cases or None]
+        if not cases:
+            raise DataError(
+                "expected final labels to download with their studies, found none; submit some first"
+            )
+        with (
+            tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file,
+            zipfile.ZipFile(file, "w") as out,
+        ):
+            for case, part in itertools.product(cases, ("image", "label")):
+                out.write(case[part], f"{part}/{Path(case[part]).name}")
+        return file.name
 
     remove_label = _alone(LocalDatastore.remove_label)
     update_image_info = _alone(LocalDatastore.update_image_info)

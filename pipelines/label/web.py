@@ -26,10 +26,10 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pipelines.label.app import LabelApp, uploaded
 from pipelines.label.going_on import SERVER
+from pipelines.label.serve import HOSTS
 from pipelines.label.studies import UnknownStudy
 from pipelines.label.told import told
 
-HOSTS = "FEATHERSEG_LABEL_HOSTS"  # names that the server goes by, separated by commas
 # What a request says besides its parameters, and what would name a file.
 NO_PARAMETERS = {"image", "image_path", "label", "model", "model_filename", "session", "description"}
 # Models change by training and by --rollback; there are no slides here.

@@ -1,11 +1,13 @@
 """From studies to a better model, by MONAI Label's own client on a server as a user starts it."""
 
+import io
 import json
 import os
 import signal
 import sys
 import threading
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import mlflow
@@ -76,7 +78,7 @@ def test_annotators_at_work(workspace, tmp_path, monkeypatch):
         refuse_what_is_no_study(server, client)
         answer_meanwhile(server, client)
         segment_many(server, client)
-        submit(client, studies, truth, tmp_path)
+        submit(server, client, studies, truth, tmp_path)
         first = versions.weights.read_bytes()
         learn(server, client, project, workspace)
         assert (versions.folder / "1" / "model.pt").read_bytes() == first
@@ -175,7 +177,7 @@ def segment_many(server, client):
     assert {name for name in objects if "original" in objects[name]["labels"]} == {*VOLUMES, LARGE}
 
 
-def submit(client, studies, truth, folder):
+def submit(server, client, studies, truth, folder):
     first, other = VOLUMES[:2]
     assert "at least two patients" in client.refused("train_start", "lits", {})
     client.save_label(first, truth[first])
@@ -192,6 +194,9 @@ def submit(client, studies, truth, folder):
         client.save_label(name, truth[name])
     assert "val_split above 0" in client.refused("train_start", "lits", {"val_split": 0})
     assert client.info()["datastore"]["completed"] == 5
+    with urllib.request.urlopen(f"{server.url}/datastore/dataset") as answer:
+        names = set(zipfile.ZipFile(io.BytesIO(answer.read())).namelist())
+    assert {f"label/{name}.nii.gz" for name in VOLUMES[:5]} < names and len(names) == 10
     left = {client.next_sample("random", {})["id"] for _ in range(5)}
     assert not left & set(VOLUMES[:5])
 
