@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,14 +74,17 @@ class PacsStudies(Studies):
                 segs |= dict.fromkeys(seg.of & images.keys(), seg)
         self._images, self._segs, self._asked = images, segs, time.monotonic()
 
+    def _look_again(self) -> None:
+        """Ask again where the last answer is old; in the background, so that nobody waits for the PACS."""
+        if time.monotonic() - self._asked > FRESH:
+            self._asked = time.monotonic()
+            threading.Thread(target=self.refresh, daemon=True).start()
+
     def refresh(self) -> None:
-        """Ask again where the last answer is old; without an answer that one stands."""
-        if time.monotonic() - self._asked < FRESH:
-            return
+        """Ask the PACS again, and send what it did not take before; without an answer the last one stands."""
         try:
             self._ask()
         except DataError as error:
-            self._asked = time.monotonic()
             print(f"{error}; going on with what was there before", flush=True)
             return
         super().refresh()
@@ -123,12 +127,12 @@ class PacsStudies(Studies):
 
     def list_images(self) -> list[str]:
         """All studies."""
-        self.refresh()
+        self._look_again()
         return super().list_images()
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Those with a final label, here or as a SEG of a reader in the PACS."""
-        self.refresh()
+        self._look_again()
         own = super().get_labeled_images(label_tag, labels)
         return [*own, *sorted(self._segs.keys() - set(own))]
 

@@ -7,8 +7,6 @@ from pipelines.dicom_encoding import Segment
 from pipelines.label import pacs
 from pipelines.label.dicomweb import Pacs
 
-pacs.FRESH = 0  # what changed in the PACS is seen at once
-
 
 def describe(corrected):
     return Segment(
@@ -29,6 +27,9 @@ for line in sys.stdin:
         if name == "open":
             url, modalities = arguments
             stores[folder] = pacs.PacsStudies(Pacs(url), folder, dict.fromkeys(modalities, describe))
+            answer = {"result": None}
+        elif name == "fresh":
+            (pacs.FRESH,) = arguments
             answer = {"result": None}
         else:
             answer = {"result": getattr(stores[folder], name)(*arguments)}

@@ -24,7 +24,7 @@ from tests.pipelines import mammogram_files
 from tests.pipelines.dicom_pictures import colours, write_dicom
 from tests.pipelines.dicom_volumes import SECRETS, oblique, write_series
 from tests.pipelines.label import orthanc
-from tests.pipelines.label.serving import environ
+from tests.pipelines.label.serving import environ, wait_for
 from tests.pipelines.label.test_dicomweb import CORRECTED, LESION
 
 pytestmark = [
@@ -225,13 +225,16 @@ def go_on_elsewhere(other, images, url, scratch):
     series = next(one for one in client.images(["CT"]) if one.id == images.second_id)
     write_seg(lesion(), client.fetch(series, scratch / "fetched"), scratch / "seg.dcm", LESION)
     client.store(scratch / "seg.dcm")
+    other.refresh()
     assert other.get_unlabeled_images() == [images.second_id]
     (case,) = other.datalist()
     assert (case["study"], case["checked"]) == (images.ct_id, True)
     assert np.array_equal(np.asarray(nib.load(case["label"]).dataobj), lesion())
     write_seg(lesion(2), images.second, scratch / "seg.dcm", CORRECTED)
     client.store(scratch / "seg.dcm")
-    assert other.get_unlabeled_images() == []
+    other.fresh(0)  # seconds, after which it is asked again in the background
+    wait_for(lambda: other.get_unlabeled_images() == [])
+    other.fresh(30)
     assert [case["study"] for case in other.datalist()] == sorted([images.ct_id, images.second_id])
 
 
@@ -247,7 +250,9 @@ def test_a_label_that_the_pacs_does_not_take_is_kept_and_sent_later(images, labe
     message = studies.refused("save_label", images.ct_id, scratch / "label.nii.gz", "final", {})
     assert f"expected a DICOMweb server at {url}, found none" in message
     assert "is kept here and goes to the PACS with a later one" in message
+    studies.refresh()
     assert studies.get_labeled_images() == [images.ct_id]  # and it goes on
+    assert "going on with what was there before" in label_process[1].read_text()
     port = int(url.rsplit(":")[-1].partition("/")[0])
     with orthanc.serving(tmp_path / "orthanc", port=port):
         studies.save_label(images.second_id, scratch / "label.nii.gz", "final", {})
@@ -255,7 +260,7 @@ def test_a_label_that_the_pacs_does_not_take_is_kept_and_sent_later(images, labe
         assert len(found) == 2
         of = {pydicom.dcmread(one).ReferencedSeriesSequence[0].SeriesInstanceUID: one for one in found}
         assert np.array_equal(read_seg(of[images.ct_id], images.ct), lesion())
-        studies.list_images()
+        studies.refresh()
         assert len(orthanc.files(url, scratch, Modality="SEG")) == 2  # not again
         shutil.rmtree(tmp_path / "project" / ".dicom")
         studies.save_label(images.ct_id, scratch / "label.nii.gz", "final", {})
