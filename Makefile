@@ -7,7 +7,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install install-label demo demo-us ladder calipers ablation busi test test-slow package-checks lint format bench bench-networks bench-highres table mlflow clean
+.PHONY: help install install-label demo demo-us ladder calipers ablation laird busi test test-slow package-checks lint format bench bench-networks bench-highres table mlflow clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -85,6 +85,15 @@ ablation: install  ## what each part of the ceus bundle's network adds, on its p
 	$(VENV)/bin/featherseg phantom ceus --out data/ablation --cases 36 --size 96
 	$(VENV)/bin/featherseg sweep bundles/ceus/sweeps/ablation.yaml --dataset_dir data/ablation $(SETTING)
 	$(VENV)/bin/featherseg compare ceus-ablation --grid
+
+laird: SETTING := --dataset_dir data/laird --num_folds 4 --image_size "[40,40]" --batch_size 8 --max_epochs 10 \
+    --learning_rate 0.001 --num_workers 0
+laird: install  ## the brain_tumour bundle's architectures and losses, on its phantom
+	$(VENV)/bin/featherseg phantom brain_tumour --out data/laird --cases 16 --size 64
+	for table in architectures losses; do \
+	    $(VENV)/bin/featherseg sweep bundles/brain_tumour/sweeps/$$table.yaml --jobs 2 $(SETTING); \
+	    $(VENV)/bin/featherseg compare brain_tumour-$$table --grid; \
+	done
 
 busi: DATA := data/dce_us
 busi: SWEEP := $(VENV)/bin/featherseg sweep
