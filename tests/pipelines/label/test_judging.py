@@ -14,14 +14,20 @@ def test_better_on_the_mean_over_patients_not_over_images():
     found = judge(served, candidate, 4)
     assert found.better
     assert found.figures == pytest.approx({"label_dice": 0.6, "label_dice_served": 0.5, "label_patients": 2})
-    assert "on 4 labels of 2 patients held out (" in found.reason and "better than 0.500 of version 4" in found.reason
+    assert (
+        "on 4 labels of 2 patients held out (" in found.reason
+        and "better than 0.500 of version 4" in found.reason
+    )
 
 
 @pytest.mark.parametrize("dice", [0.5, 0.4])
 def test_as_good_is_not_better(dice):
     found = judge([row("a", 0.5)], [row("a", dice)], 1)
     assert not found.better
-    assert "no better than 0.500 of version 1" in found.reason and "1 label of 1 patient held out" in found.reason
+    assert (
+        "no better than 0.500 of version 1" in found.reason
+        and "1 label of 1 patient held out" in found.reason
+    )
 
 
 def test_missed_and_false_alarms_stand_beside_the_mean():
