@@ -30,10 +30,13 @@ def test_it_runs_alone_and_names_no_file_of_this_machine(tmp_path):
     everything = b"".join(files.values())
     assert str(ROOT).encode() not in everything
     assert b"site-packages" not in everything
-    convolution = files["archive/code/__torch__/torch/nn/modules/conv.py"].decode()
-    constants = [line for line in convolution.split("def ")[0].splitlines() if "Final" in line]
-    assert constants == sorted(constants)
-    assert len(constants) > 5
+    # PyTorch puts a class into another folder where the process knows one of that name.
+    convolutions = [text.decode() for text in files.values() if b"class Conv2d(" in text]
+    assert convolutions
+    for convolution in convolutions:
+        constants = [line for line in convolution.split("def ")[0].splitlines() if "Final" in line]
+        assert constants == sorted(constants)
+        assert len(constants) > 5
 
 
 def test_only_constants_are_put_in_order():
