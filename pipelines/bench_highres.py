@@ -79,8 +79,8 @@ def measure(title: str, precision: str, checkpointed: bool, size: int, steps: in
     """
     device = torch.device("cuda" if precision.startswith("GPU") else "cpu")
     torch.manual_seed(0)
-    base = psutil.Process().memory_info().rss
     machine.forget_peak()
+    base = machine.peak()
     network = NETWORKS[title]().to(device, memory_format=torch.channels_last).train()
     if checkpointed:
         checkpoint_activations(network)

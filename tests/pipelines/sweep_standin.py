@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import torch
 
 from pipelines import sweep, sweep_plan, sweep_run
@@ -108,8 +109,12 @@ class Forked:
         if self.returncode is None:
             if not select.select([self._line], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("stand-in", timeout)
+            said = b""
             with contextlib.suppress(ConnectionResetError):
                 said = self._line.recv(1)
+            # Its last word comes a moment before its end, which is what is waited for.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(self.pid).wait()
             self.returncode = said[0] if said else -signal.SIGKILL
         return self.returncode
 
