@@ -341,6 +341,15 @@ def label(
     expose: Annotated[
         bool, typer.Option("--expose", help="Allow a --host that others reach, without a password.")
     ] = False,
+    doubts: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Studies without a label that each version of a model looks at in the background, for the "
+            "strategy uncertain_BUNDLE; 0 for none.",
+        ),
+    ] = 100,
     rollback: Annotated[
         str, typer.Option(metavar="BUNDLE", help="Serve the model again that was served before, and end.")
     ] = "",
@@ -360,7 +369,7 @@ def label(
     if not bundles or studies is None:
         raise DataError("expected --bundles and --studies, found one of them missing; see --help")
     given = dict(one.partition("=")[::2] for one in checkpoint or ())
-    raise typer.Exit(serve.serve(bundles.split(","), studies, app_dir, host, port, expose, given))
+    raise typer.Exit(serve.serve(bundles.split(","), studies, app_dir, host, port, expose, given, doubts))
 
 
 @app.command()

@@ -6,6 +6,8 @@ import contextvars
 import gc
 import os
 import secrets
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,19 @@ from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.async_tasks.task import AsyncTask
+from monailabel.utils.async_tasks.utils import tasks
 
 from pipelines import allocator
 from pipelines.errors import DataError
 from pipelines.label import labels, segments
 from pipelines.label.batch import Batch
 from pipelines.label.dicomweb import connect
+from pipelines.label.doubting import Doubting
+from pipelines.label.doubts import Doubts
 from pipelines.label.going_on import SERVER
 from pipelines.label.infer import Segmentation
 from pipelines.label.pacs import PacsStudies
@@ -30,6 +37,8 @@ from pipelines.label.studies import Studies
 from pipelines.label.told import one_line_errors
 from pipelines.label.train import Training
 
+LOOK_SECONDS = 5  # between two looks at whether there is something to find out
+GOING_ON = ("SUBMITTED", "RUNNING")  # of MONAI Label's tasks
 # Whether the image of a request is one that came with it, and so a file outside of the studies.
 uploaded: contextvars.ContextVar[bool] = contextvars.ContextVar("uploaded", default=False)
 
@@ -62,6 +71,37 @@ class LabelApp(MONAILabelApp):
         # A full search of all modules for garbage takes a third of a second, in which nobody is answered.
         gc.collect()
         gc.freeze()
+        threading.Thread(target=self._keep_doubting, daemon=True).start()
+
+    def _keep_doubting(self) -> None:
+        """Look at studies whenever another version is served or studies are new, and nobody trains."""
+        begun: dict[str, Any] = {}
+        while True:
+            time.sleep(LOOK_SECONDS)
+            try:
+                self._begin_doubting(begun)
+            except (DataError, RuntimeError) as error:  # studies that come and go meanwhile; see next time
+                print(f"not known which studies are to be looked at: {error}", flush=True)
+
+    def _begin_doubting(self, begun: dict[str, Any]) -> None:
+        """Start one look, if one is due and no other is going on.
+
+        Args:
+            begun: what was due as each was started last, so that one that fails is not started for ever.
+        """
+        if any(one["status"] in GOING_ON for one in (*tasks("scoring"), *tasks("train"))):
+            return
+        for name, one in self.doubting.items():
+            todo = one.version, one.due(self.datastore())
+            if todo[1] and begun.get(name) != todo and not self._was_stopped(name, one.version):
+                begun[name] = todo
+                AsyncTask.run("scoring", request={"method": name, "version": one.version})
+                return
+
+    def _was_stopped(self, name: str, version: int | None) -> bool:
+        """Whether somebody ended the last look of a version."""
+        of = [one for one in tasks("scoring") if one["request"].get("method") == name]
+        return bool(of) and of[-1]["status"] == "STOPPED" and of[-1]["request"].get("version") == version
 
     def init_datastore(self) -> Datastore:
         """MONAI Label's way to ask for the studies; the server follows what is put there, tasks do not."""
@@ -78,18 +118,27 @@ class LabelApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         """One for each bundle; each carries its modules in a package of its own name."""
-        return {
+        infers = {
             name: Segmentation(self.project.package(name), self.project.versions(name), self.conf)
             for name in self.bundles
         }
+        self.doubting = {
+            f"uncertain_{name}": Doubting(name, one, Doubts(self.project.doubts(name)))
+            for name, one in infers.items()
+        }
+        return infers
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """One for each bundle."""
         return {name: Training(name, self.project, self._infers[name], self.conf) for name in self.bundles}
 
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """How unsure each bundle is of the studies."""
+        return dict(self.doubting)
+
     def init_strategies(self) -> dict[str, Strategy]:
         """Which study is next."""
-        return strategies()
+        return strategies(self.doubting)
 
     def init_batch_infer(self) -> Batch:
         """How many studies are segmented."""

@@ -16,6 +16,7 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.transform.pre import LoadImageTensord
 from monailabel.utils.others.generic import name_to_device
 
+from pipelines import uncertainty
 from pipelines.errors import DataError
 from pipelines.files import read_json
 from pipelines.label import labels
@@ -42,8 +43,11 @@ class Segmentation(BundleInferTask):
         super().__init__(
             str(package), conf, type=InferType.SEGMENTATION, add_post_restore=False, load_strict=True
         )
-        outputs = read_json(package / "configs" / "metadata.json")["network_data_format"]["outputs"]
-        self.labels = {name.lower(): 1 for name in outputs[self.key_pred]["channel_def"].values()}
+        described = read_json(package / "configs" / "metadata.json")["network_data_format"]
+        self.labels = {
+            name.lower(): 1 for name in described["outputs"][self.key_pred]["channel_def"].values()
+        }
+        self.modality = described["inputs"]["image"]["modality"]
         self.of_volumes = self.bundle_config["inferer"]["_target_"] == "SliceInferer"
         self.dimension = 3 if self.of_volumes else 2
         # Which weights are served is no matter of a request.
@@ -120,14 +124,39 @@ class Segmentation(BundleInferTask):
         Raises:
             DataError: as `__call__`.
         """
-        self._check(image)
-        data: dict[str, Any] = {"image": str(image), "logging": "WARNING", "device": name_to_device(device)}
         with self._weights(weights):
-            transforms = self.pre_transforms(data)
-            data = self.run_pre_transforms(data, transforms)
+            data = self._prepared(image, device)
             data = self.run_inferer(data, device=data["device"])
             data = self.run_post_transforms(data, self.post_transforms(data))
         return _mask(data[self.key_pred])
+
+    def candidates(
+        self, image: str | Path, weights: Path, device: str | None = None
+    ) -> list[uncertainty.Candidate]:
+        """What may be a lesion in an image by given weights, and how sure that is; on the network's grid.
+
+        Raises:
+            DataError: as `__call__`.
+        """
+        with self._weights(weights):
+            data = self._prepared(image, device)
+
+            def infer(batch: torch.Tensor) -> torch.Tensor:
+                found = self.run_inferer({self.key_image: batch[0]}, device=data["device"])
+                return found[self.key_pred][None]
+
+            prepared = torch.as_tensor(data[self.key_image]).float()
+            return uncertainty.candidates(uncertainty.probabilities(prepared, infer))
+
+    def _prepared(self, image: str | Path, device: str | None) -> dict[str, Any]:
+        """An image as the network takes it, under `image`.
+
+        Raises:
+            DataError: as `__call__`.
+        """
+        self._check(image)
+        data: dict[str, Any] = {"image": str(image), "logging": "WARNING", "device": name_to_device(device)}
+        return self.run_pre_transforms(data, self.pre_transforms(data))
 
 
 class _Loading:

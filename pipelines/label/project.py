@@ -17,7 +17,8 @@ class Project:
     """The folder of a project, which MONAI Label takes for its app.
 
     Labels lie beside the studies, in `labels/`; everything else here: `packages/BUNDLE`, its models in
-    `models/BUNDLE/N`, trainings in `runs/BUNDLE/NAME`, and in `splits/BUNDLE.json` who is tested on.
+    `models/BUNDLE/N`, trainings in `runs/BUNDLE/NAME`, and in `splits/BUNDLE.json` who is tested on, in
+    `doubts/BUNDLE/N.json` how unsure a model is.
 
     Args:
         folder: of the project.
@@ -69,6 +70,10 @@ class Project:
     def cache(self, bundle: str) -> Path:
         """The folder of prepared slices."""
         return self.folder / "cache" / bundle
+
+    def doubts(self, bundle: str) -> Path:
+        """The folder with how unsure each version of the model is of studies."""
+        return self.folder / "doubts" / bundle
 
     def training(self, bundle: str) -> Path:
         """The file about the training that is going on, or went on last."""

@@ -16,6 +16,7 @@ from pipelines import package
 from pipelines.errors import DataError
 from pipelines.files import read_json, written_whole
 from pipelines.label import environment, labels
+from pipelines.label.doubts import MOST, MOST_SETTING
 from pipelines.label.project import Project, default_folder, is_remote, place_of
 
 HOSTS = "FEATHERSEG_LABEL_HOSTS"  # names that the server goes by, separated by commas, in its environment
@@ -159,7 +160,13 @@ def _is_loopback(host: str) -> bool:
 
 
 def command(
-    python: Path, project: Project, bundles: Sequence[str], studies: str | Path, host: str, port: int
+    python: Path,
+    project: Project,
+    bundles: Sequence[str],
+    studies: str | Path,
+    host: str,
+    port: int,
+    doubts: int = MOST,
 ) -> tuple[list[str], dict[str, str]]:
     """The server's command line, and the settings that it gets by its environment."""
     arguments = [str(python), "-m", "monailabel.main", "start_server", "--app", str(project.folder)]
@@ -171,6 +178,7 @@ def command(
         **SETTINGS,
         "MONAI_LABEL_DATASTORE_FILE_EXT": json.dumps(patterns(project, bundles)),
         "MONAI_LABEL_SESSION_PATH": str(project.folder / "sessions"),
+        MOST_SETTING: str(doubts),
         HOSTS: "*" if own else f"127.0.0.1,localhost,{shown}",
     }
     return arguments, settings
@@ -184,8 +192,14 @@ def serve(
     port: int = 8000,
     expose: bool = False,
     checkpoints: dict[str, str] | None = None,
+    doubts: int = MOST,
 ) -> int:
     """Serve until the server is stopped.
+
+    Args:
+        bundles, studies, folder, checkpoints: as for `prepare`.
+        host, port, expose: as for `check_address`.
+        doubts: how many studies without a label each version of a model looks at in the background.
 
     Returns:
         its exit code.
@@ -196,7 +210,7 @@ def serve(
     check_address(host, port, expose)
     project = prepare(bundles, studies, folder, checkpoints or {})
     python = environment.ensure()
-    arguments, settings = command(python, project, bundles, studies, host, port)
+    arguments, settings = command(python, project, bundles, studies, host, port, doubts)
     print(
         f"project: {project.folder}\nstudies: {place_of(studies)}\n"
         f"in 3D Slicer, module MONAI Label, give the server http://{host}:{port}; stop it here by Ctrl-C",
