@@ -7,7 +7,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install install-label demo demo-us ladder calipers ablation laird busi test test-slow package-checks lint format bench bench-networks bench-highres table mlflow clean
+.PHONY: help install install-label demo demo-us demo-label ladder calipers ablation laird active busi test test-slow package-checks lint format bench bench-networks bench-highres table mlflow clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -66,6 +66,9 @@ demo-us: install  ## the same for both ultrasound bundles
 	@echo "overlays of held-out images: runs/dce_us/$(NAME)/evaluation/pictures/median.png"
 	@echo "                             runs/ceus/$(NAME)/evaluation/pictures/median.png"
 
+demo-label: install-label  ## MONAI Label at work on a phantom: labels, training, the next study; pictures
+	$(RUN) -m pipelines.label.demo
+
 # Small images and few epochs on phantoms; the bundles' own settings take a GPU, or days.
 ladder calipers: SETTING := --dataset_dir data/ladder --image_size "[64,64]" --network_def\#group_size 16 \
     --max_epochs 60 --early_stop_patience None --num_workers 0
@@ -94,6 +97,10 @@ laird: install  ## the brain_tumour bundle's architectures and losses, on its ph
 	    $(VENV)/bin/featherseg sweep bundles/brain_tumour/sweeps/$$table.yaml --jobs 2 $(SETTING); \
 	    $(VENV)/bin/featherseg compare brain_tumour-$$table --grid; \
 	done
+
+active: OUT := runs/lits-active
+active: install  ## labels for the studies that a model doubts, or for any: Dice by their number; half an hour
+	$(RUN) -m pipelines.active_study --out $(OUT)
 
 busi: DATA := data/dce_us
 busi: SWEEP := $(VENV)/bin/featherseg sweep

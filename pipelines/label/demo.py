@@ -29,14 +29,15 @@ from tqdm import tqdm
 from pipelines import datasets, report, scoring
 from pipelines.errors import DataError
 
-FIRST_CASES, STUDIES, LABELS = 3, 13, 6
+FIRST_CASES, STUDIES, LABELS = 4, 13, 6
 STRATEGY = "uncertain_lits"
 FIRST = {
     "--image_size": "[64,64]",
-    "--num_folds": "3",
-    "--max_epochs": "10",
+    "--num_folds": "4",
+    "--max_epochs": "60",
+    "--val_interval": "10",
     "--learning_rate": "0.003",
-    "--lesion_weight": "1",
+    "--learning_rate_power": "0.9",
     "--num_workers": "0",
     "--network_def": "{'_target_': 'monai.networks.nets.BasicUNet', 'spatial_dims': 2, 'in_channels': 1, "
     "'out_channels': 1, 'features': [8, 8, 16, 32, 64, 8]}",
@@ -109,7 +110,14 @@ class Annotator:
         print(f"picture: {self.out / name}", flush=True)
 
     def looked_at(self) -> int:
-        """How many studies the served version has looked at."""
+        """How many studies the served version has looked at.
+
+        Raises:
+            DataError: looking at them failed.
+        """
+        task = requests.get(f"{self.url}/scoring/", timeout=600)  # there is none yet in the first seconds
+        if task.ok and task.json()["status"] == "ERROR":
+            raise DataError(f"expected the server to look at studies, found: {task.json()['details'][-1]}")
         return self.ask("GET", "/info/").json()["scoring"][STRATEGY]["studies"]
 
 
@@ -171,7 +179,7 @@ def run(out: Path) -> None:
 
 def at_work(annotator: Annotator) -> None:
     """Label the studies that the model doubts most, train, and look at the next one."""
-    with tqdm(total=STUDIES, desc="looking at studies", unit="study") as bar:
+    with tqdm(total=STUDIES, desc="looking at studies", unit="study", disable=None) as bar:
         while bar.n < STUDIES:
             time.sleep(1)
             bar.update(annotator.looked_at() - bar.n)

@@ -67,7 +67,7 @@ class MostDoubtful(AnyStudy):
         found = self.doubting.found
         given = {one: _given(one, request, datastore) for one in studies}
         own, now = request.get("client_id"), time.time()
-        others = [one for one, to in given.items() if to and to.get("client_id") != own]
+        others = [one for one, to in given.items() if own and to and to.get("client_id") != own]
         taken = {one for one in others if now - given[one]["ts"] < TAKEN}
         chosen = most_doubtful(studies, found, taken, self.random)
         if chosen is None:

@@ -7,16 +7,18 @@ looks at meanwhile cannot reach the server through the browser.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, Request, UploadFile
 from fastapi.responses import FileResponse, JSONResponse
 from monailabel.app import app
 from monailabel.config import settings
-from monailabel.endpoints import activelearning, batch_infer, datastore, infer, train
+from monailabel.endpoints import activelearning, batch_infer, datastore, infer, ohif, proxy, train
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
@@ -49,6 +51,7 @@ USER, ANNOTATOR, ADMIN = (
         settings.MONAI_LABEL_AUTH_ROLE_ADMIN,
     )
 )
+OHIF = Path(ohif.__file__).resolve().parent / "static" / "ohif"
 # Plain functions, each of which the server runs in a thread.
 own = APIRouter()
 starting = threading.Lock()
@@ -159,6 +162,20 @@ def add(
 ) -> Any:
     """Add a study."""
     return datastore.add_image(background_tasks, image, params, file, user.username)
+
+
+@own.get("/ohif/{path:path}", include_in_schema=False, dependencies=[USER])
+def viewer(path: str) -> FileResponse:
+    """A file of OHIF, the viewer in the browser; MONAI Label finds none in a sub-folder, such as icons."""
+    file = (OHIF / path).resolve()
+    known = file.is_file() and file.is_relative_to(OHIF)
+    return FileResponse(file if known else OHIF / "index.html")
+
+
+@own.get("/proxy/dicom/{operation}/{path:path}", include_in_schema=False, dependencies=[USER])
+def images(request: Request, operation: str, path: str) -> Any:
+    """What OHIF asks of the PACS; MONAI Label lets everybody else wait meanwhile."""
+    return asyncio.run(proxy.proxy_dicom(request, operation, path))
 
 
 def closed() -> Any:

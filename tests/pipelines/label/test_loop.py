@@ -18,6 +18,7 @@ import pytest
 
 from pipelines import scoring
 from pipelines.label import environment, going_on, roles, serve
+from pipelines.label.doubts import Doubts
 from pipelines.label.project import Project
 from tests.conftest import write_volume
 from tests.pipelines.label.made_studies import (
@@ -74,6 +75,7 @@ def test_annotators_at_work(workspace, tmp_path, monkeypatch):
         Client(server.url, scratch) as client,
     ):
         see_the_studies(client, mammogram)
+        doubt_the_studies(client, project)
         volume = segment(client, studies, tmp_path, given, mammogram)
         refuse_what_is_no_study(server, client)
         answer_meanwhile(server, client)
@@ -106,6 +108,21 @@ def see_the_studies(client, mammogram):
     for _ in range(2):  # within a second
         assert client.next_sample("random", {})["id"] in there
     assert "no such strategy 'none'" in client.refused("next_sample", "none", {})
+
+
+def doubt_the_studies(client, project):
+    """The served model looks at all volumes in the background; the one it doubts most is next."""
+    wait_for(lambda: client.info()["scoring"]["uncertain_lits"]["studies"] == 9)
+    found = Doubts(project.doubts("lits")).of(1)
+    assert set(found) == {*VOLUMES, LARGE, CUT, BRAIN}
+    assert "expected a whole image file" in found[CUT]["error"]
+    assert "expected one 3D volume" in found[BRAIN]["error"]
+    doubts = {study: found[study]["doubt"] for study in (*VOLUMES, LARGE)}
+    chosen = client.next_sample("uncertain_lits", {})
+    assert chosen["id"] == max(doubts, key=doubts.get) and chosen["doubt"] == max(doubts.values()) > 0
+    # Somebody else who asks at once is given another one.
+    other = client.next_sample("uncertain_lits", {"client_id": "another"})
+    assert other["doubt"] == sorted(doubts.values())[-2]
 
 
 def segment(client, studies, folder, given, mammogram):
@@ -202,6 +219,7 @@ def submit(server, client, studies, truth, folder):
 
 
 def learn(server, client, project, workspace):
+    looked = client.info()["scoring"]["uncertain_lits"]
     given = {"max_epochs": 2, "learning_rate": 0.01, "batch_size": 4, "num_workers": 0}
     client.train_start("lits", given)
     status, message = server.post("/train/lits")
@@ -221,6 +239,8 @@ def learn(server, client, project, workspace):
     assert sorted(told) == VOLUMES[:5] and set(told.values()) == {"training", "validation", "test"}
     split = json.loads((project.runs("lits") / run.info.run_name / "split.json").read_text())["folds"]
     assert split[0] == [name for name, role in sorted(told.items()) if role == "test"]
+    # What the new version is unsure of is found out anew.
+    wait_for(lambda: client.info()["scoring"]["uncertain_lits"] == {**looked, "version": 2, "studies": 4})
 
 
 def refuse_what_is_no_better(client, project, workspace):
@@ -267,4 +287,7 @@ def nothing_is_lost(client, project, tested, volume):
     objects = client.datastore()["objects"]
     assert {name for name in objects if "final" in objects[name]["labels"]} == set(VOLUMES[:5])
     assert client.next_sample("first", {})["id"] not in VOLUMES[:5]
+    # The version that is served again need not look at the studies again.
+    assert client.info()["scoring"]["uncertain_lits"]["studies"] == 9
+    assert client.next_sample("uncertain_lits", {})["id"] not in VOLUMES[:5]
     assert roles.read(project.roles("lits")) == tested

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import requests
 from PIL import Image
 
 from pipelines import datasets, scoring
@@ -63,6 +64,7 @@ def test_annotators_at_a_pacs(workspace, tmp_path, images, monkeypatch):
         options = ("--bundles", ",".join(BUNDLES), "--studies", url, "--app-dir", "app", *given)
         with Server(workspace, *options) as server, Client(server.url, tmp_path / "scratch") as client:
             assert set(client.datastore()["objects"]) == {images.ct_id, images.mammogram_id}
+            look_with_ohif(server, images)
             annotate_the_volume(server, client, images, url, tmp_path, checkpoints["lits"])
             annotate_the_mammogram(server, client, images, url, tmp_path, checkpoints["inbreast"])
             assert client.next_sample("random", {}) == {}
@@ -71,6 +73,28 @@ def test_annotators_at_a_pacs(workspace, tmp_path, images, monkeypatch):
         printed = (workspace / "server.log").read_text()
     assert images.ct_id in printed
     assert not [secret for secret in (*SECRETS, *IDENTITY.values()) if secret in printed]
+
+
+def look_with_ohif(server, images):
+    """What OHIF loads in a browser: its page, an icon, and from the PACS the series and their metadata."""
+
+    def get(path):
+        answer = requests.get(f"{server.url}{path}", timeout=60)
+        assert answer.status_code == 200, path
+        return answer
+
+    page = get("/ohif/monai-label?StudyInstanceUIDs=1")
+    assert "<title>" in page.text and page.headers["content-type"].startswith("text/html")
+    assert get("/ohif/assets/images/ohif-logo.svg").headers["content-type"].startswith("image/svg")
+    assert get("/ohif/../../../../etc/passwd").text == page.text
+    assert get("/ohif/..%2f..%2f..%2fapp.py").text == page.text
+    image = pydicom.dcmread(next(images.ct.iterdir()))
+    series = f"/studies/{image.StudyInstanceUID}/series"
+    (found,) = get(f"/proxy/dicom/qido{series}").json()
+    assert found["0020000E"]["Value"] == [images.ct_id]
+    assert len(get(f"/proxy/dicom/wado{series}/{images.ct_id}/metadata").json()) == len(
+        [*images.ct.iterdir()]
+    )
 
 
 def inferred_seg(server, model, image, folder):
