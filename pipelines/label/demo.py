@@ -34,7 +34,7 @@ STRATEGY = "uncertain_lits"
 FIRST = {
     "--image_size": "[64,64]",
     "--num_folds": "4",
-    "--max_epochs": "60",
+    "--max_epochs": "40",
     "--val_interval": "10",
     "--learning_rate": "0.003",
     "--learning_rate_power": "0.9",
@@ -42,7 +42,7 @@ FIRST = {
     "--network_def": "{'_target_': 'monai.networks.nets.BasicUNet', 'spatial_dims': 2, 'in_channels': 1, "
     "'out_channels': 1, 'features': [8, 8, 16, 32, 64, 8]}",
 }
-TRAINING = {"max_epochs": 12, "learning_rate": 0.003, "num_workers": 0}
+TRAINING = {"max_epochs": 40, "learning_rate": 0.003, "num_workers": 0}
 WINDOW = -100, 200  # HU, for the pictures
 
 

@@ -75,7 +75,7 @@ def test_annotators_at_work(workspace, tmp_path, monkeypatch):
         Client(server.url, scratch) as client,
     ):
         see_the_studies(client, mammogram)
-        doubt_the_studies(client, project)
+        doubt_the_studies(server, client, project)
         volume = segment(client, studies, tmp_path, given, mammogram)
         refuse_what_is_no_study(server, client)
         answer_meanwhile(server, client)
@@ -110,7 +110,7 @@ def see_the_studies(client, mammogram):
     assert "no such strategy 'none'" in client.refused("next_sample", "none", {})
 
 
-def doubt_the_studies(client, project):
+def doubt_the_studies(server, client, project):
     """The served model looks at all volumes in the background; the one it doubts most is next."""
     wait_for(lambda: client.info()["scoring"]["uncertain_lits"]["studies"] == 9)
     found = Doubts(project.doubts("lits")).of(1)
@@ -121,7 +121,7 @@ def doubt_the_studies(client, project):
     chosen = client.next_sample("uncertain_lits", {})
     assert chosen["id"] == max(doubts, key=doubts.get) and chosen["doubt"] == max(doubts.values()) > 0
     # Somebody else who asks at once is given another one.
-    other = client.next_sample("uncertain_lits", {"client_id": "another"})
+    _, other = server.post("/activelearning/uncertain_lits", {"client_id": "another"})
     assert other["doubt"] == sorted(doubts.values())[-2]
 
 
