@@ -16,9 +16,14 @@ from pipelines.significance import Comparison
 
 
 def table(groups: Sequence[Group], latencies: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows of the table, as text, in the order of the groups."""
+    """Heading and rows of the table, as text, in the order of the groups.
+
+    IoU of slices is told where all runs have it, as those of a bundle whose paper reports it.
+    """
     units = sorted({group.unit for group in groups})
+    sliced = all("slice_iou" in row for group in groups for run in group.runs for row in run.rows)
     heading = ["network", "parameters", "GMACs", "seeds x folds", "Dice", f"HD95 ({' or '.join(units)})"]
+    heading += ["IoU of slices"] * sliced
     heading += ["missed cases", "missed lesions", "false lesions a case", "false alarms"]
     heading += ["latency, ms", "images/s", "training, min"]
     rows = []
@@ -33,6 +38,7 @@ def table(groups: Sequence[Group], latencies: Mapping[str, float]) -> tuple[list
                 _seeds_and_folds(group),
                 _spread(group.spread("dice"), 3),
                 _spread(group.spread("hd95"), 1) + unit,
+                *[_spread(group.spread("slice_iou"), 3) for _ in range(sliced)],
                 f"{counts['cases_missed']}/{counts['cases']}",
                 f"{counts['lesions_missed']}/{counts['lesions']}",
                 f"{counts['lesions_false_per_case']:.2f}",

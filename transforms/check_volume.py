@@ -91,7 +91,7 @@ class CheckVolumed(MapTransform):
             found = [round(float(value), 3) for value in torch.unique(plain)[:6]]
             raise ImageError(
                 f"{file_of(label, key)}: expected labels {set(self.labels)}, found {found}; "
-                "recode the mask to these values"
+                "recode the mask to these values, or say what they mean where the bundle has label_coding"
             )
         return rounded
 

@@ -71,7 +71,8 @@ class Doubting(ScoringMethod):
             `version`, and `studies`, how many it has looked at in all.
         """
         end_with_server()
-        os.nice(10)
+        if hasattr(os, "nice"):  # not on Windows
+            os.nice(10)
         version, weights = self.version, self.versions.weights
         studies = self.due(datastore)
         for number, study in enumerate(studies, start=1):

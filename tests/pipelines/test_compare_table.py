@@ -39,6 +39,16 @@ def test_a_row_has_the_figures_of_its_group():
     }
 
 
+def test_iou_of_slices_is_told_where_all_have_it():
+    one, other = run([0.5, 0.7], seed=0), run([0.5, 0.9], seed=1)
+    for row, iou in zip((*one.rows, *other.rows), (0.2, 0.4, 0.4, 0.6), strict=True):
+        row["slice_iou"] = iou
+    heading, (row,) = compare_table.table(groups_of(one, other), {})
+    assert heading[6:8] == ["IoU of slices", "missed cases"] and row[6] == "0.400 ± 0.141"
+    heading, _ = compare_table.table(groups_of(one, other, run([0.5], network="Other")), {})
+    assert "IoU of slices" not in heading
+
+
 def test_what_is_not_known_is_a_dash():
     (group,) = groups_of(run([0.5], params={"unit": "mm"}))
     _, (row,) = compare_table.table([group], {})

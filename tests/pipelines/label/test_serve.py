@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from pipelines import cli
 from pipelines.errors import DataError
 from pipelines.label import environment, serve
+from pipelines.label.doubts import MOST_SETTING
 from pipelines.label.project import Project
 
 
@@ -164,12 +165,14 @@ def test_the_command_line_starts_the_server_in_its_own_environment(studies, tmp_
         "--app-dir",
         str(tmp_path / "app"),
     ]
-    done = CliRunner().invoke(cli.app, [*words, "--port", "8123", "--checkpoint", "lits=a=b.pt"])
+    words += ["--port", "8123", "--doubts", "7"]
+    done = CliRunner().invoke(cli.app, [*words, "--checkpoint", "lits=a=b.pt"])
     (program, arguments, environ), *_ = started
     assert program == arguments[0] == "/label/bin/python"
     assert arguments[arguments.index("--port") + 1] == "8123"
     assert arguments[-2:] == ["bundles", "lits,dce_us"]
     assert environ["MONAI_LABEL_INFER_CONCURRENCY"] == "1" and environ["PATH"] == os.environ["PATH"]
+    assert environ[MOST_SETTING] == "7"
     assert packaging[0] == ("lits", "a=b.pt")
     assert "http://127.0.0.1:8123" in done.output and str(tmp_path / "app") in done.output
 
