@@ -34,7 +34,7 @@ STRATEGY = "uncertain_lits"
 FIRST = {
     "--image_size": "[64,64]",
     "--num_folds": "4",
-    "--max_epochs": "40",
+    "--max_epochs": "20",
     "--val_interval": "10",
     "--learning_rate": "0.003",
     "--learning_rate_power": "0.9",
@@ -180,10 +180,11 @@ def run(out: Path) -> None:
 def at_work(annotator: Annotator) -> None:
     """Label the studies that the model doubts most, train, and look at the next one."""
     with tqdm(total=STUDIES, desc="looking at studies", unit="study", disable=None) as bar:
-        while bar.n < STUDIES:
+        done = 0
+        while done < STUDIES:
             time.sleep(1)
-            bar.update(annotator.looked_at() - bar.n)
-    before: dict[str, float] = {}
+            before, done = done, annotator.looked_at()
+            bar.update(done - before)
     for number in range(1, LABELS + 1):
         chosen = annotator.ask("POST", f"/activelearning/{STRATEGY}", json={}).json()
         study = chosen["id"]

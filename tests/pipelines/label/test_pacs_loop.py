@@ -86,7 +86,6 @@ def look_with_ohif(server, images):
     page = get("/ohif/monai-label?StudyInstanceUIDs=1")
     assert "<title>" in page.text and page.headers["content-type"].startswith("text/html")
     assert get("/ohif/assets/images/ohif-logo.svg").headers["content-type"].startswith("image/svg")
-    assert get("/ohif/../../../../etc/passwd").text == page.text
     assert get("/ohif/..%2f..%2f..%2fapp.py").text == page.text
     image = pydicom.dcmread(next(images.ct.iterdir()))
     series = f"/studies/{image.StudyInstanceUID}/series"
