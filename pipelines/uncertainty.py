@@ -3,7 +3,7 @@
 A view is the image mirrored, turned and scaled a little at random; what the network finds in it is brought
 back (test-time augmentation: Wang et al., Neurocomputing 338, 2019, doi:10.1016/j.neucom.2019.01.103). Most
 of an image with a small lesion is background that nobody doubts, and a mean over all of it says little. So
-doubt is summed up where the views together see something, in units that do not grow with the image: lesions.
+doubt is summed up only where the views together see something, candidate by candidate.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The label server at work: from a first model over labels to a better one, with a picture of each step.
 
-python -m pipelines.label.demo                  # five minutes on two cores; `make demo-label`
+python -m pipelines.label.demo                  # minutes on two cores; `make demo-label`
 
 Studies are the phantom of lits, and the annotator is its truth. All else is what a user starts and what a
 viewer asks: the server runs in a process of its own, and is asked by HTTP.

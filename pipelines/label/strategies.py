@@ -58,7 +58,7 @@ class MostDoubtful(AnyStudy):
 
     def __init__(self, doubting: Doubting, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.description = f"The one that {doubting.bundle} is least sure of, so that it learns most"
+        self.description = f"The one that {doubting.bundle} is least sure of"
         self.doubting = doubting
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
