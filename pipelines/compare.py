@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import ChainMap, Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +170,7 @@ def curves(reading: Reading, groups: Sequence[Group]) -> dict[str, list[list[dic
 
 def pictures(
     reading: Reading, groups: Sequence[Group]
-) -> tuple[dict[str, dict[str, shown.Shown]], dict[str, dict[str, float]], list[str]]:
+) -> tuple[dict[str, Mapping[str, shown.Shown]], dict[str, dict[str, float]], list[str]]:
     """What can be shown of the cases of each group's first seed.
 
     Returns:
@@ -179,13 +179,13 @@ def pictures(
     """
     first = {group.label: next(iter(group.by_seed.values())) for group in groups}
     runs = [run.run for some in first.values() for run in some]
-    found = compare_mlflow.contents(reading.client, runs, "evaluation/shown.npz", shown.read)
-    seen: dict[str, dict[str, shown.Shown]] = {}
+    found = compare_mlflow.contents(reading.client, runs, "evaluation/shown.npz", shown.Album)
+    seen: dict[str, Mapping[str, shown.Shown]] = {}
     dice: dict[str, dict[str, float]] = {}
     common: set[tuple[Any, str]] = set()  # with their data, since a name may stand for another image there
     for group in groups:
         some = first[group.label]
-        cases = {case: one for run in some for case, one in found.get(run.run.info.run_id, {}).items()}
+        cases = ChainMap(*(found.get(run.run.info.run_id, {}) for run in reversed(some)))
         known = {(group.values["data"], case) for case in cases}
         if known and (not common or known & common):
             common = known & common or known

@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -235,17 +235,19 @@ def read_cases(path: str | Path) -> list[dict[str, Any]]:
     if not Path(path).is_file():
         raise DataError(f"expected a table of cases at {path}, found none; evaluate first")
     with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if "case" not in (reader.fieldnames or ()):
-            raise DataError(
-                f"expected a column 'case' in {path}, found {reader.fieldnames}; is it a table of cases?"
-            )
+        reader = csv.reader(file)
+        heading = next(reader, None)
+        if "case" not in (heading or ()):
+            raise DataError(f"expected a column 'case' in {path}, found {heading}; is it a table of cases?")
+        columns = [(key, _parser(key)) for key in heading]
         try:
+            # A line that is cut short, as by a full disk, lacks its last columns.
             return [
-                {key: _parse(key, cell) for key, cell in row.items() if cell not in ("", None)}
+                {key: parse(cell) for (key, parse), cell in zip(columns, row, strict=False) if cell}
                 for row in reader
+                if row
             ]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError) as error:
             raise DataError(f"expected scores in {path}, line {reader.line_num}, found: {error}") from error
 
 
@@ -335,9 +337,14 @@ def _hd95(prediction: np.ndarray, truth: np.ndarray, spacing: np.ndarray) -> flo
     return max(float(np.percentile(distances, 95)) for distances in (there, back))
 
 
-def _parse(key: str, cell: str) -> Any:
+def _parser(key: str) -> Callable[[str], Any]:
+    """What makes the value of a column of its text."""
     kind = int if key == "fold" else SCORES.get(key, str)
-    value = {"True": True, "False": False}[cell] if kind is bool else kind(cell)
-    if kind is float and not math.isfinite(value):
-        raise ValueError(f"{key} {cell}")
+    return {float: _finite, bool: {"True": True, "False": False}.__getitem__}.get(kind, kind)
+
+
+def _finite(cell: str) -> float:
+    value = float(cell)
+    if not math.isfinite(value):
+        raise ValueError(cell)
     return value

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,25 +91,47 @@ def write(path: str | Path, cases: Mapping[str, Shown]) -> None:
         np.savez_compressed(beside, **arrays)
 
 
-def read(path: str | Path) -> dict[str, Shown]:
-    """The cases of a file of `write`, by name.
+class Album(Mapping[str, Shown]):
+    """The cases of a file of `write`, by name. The file is read at once, a picture when it is asked for.
 
     Raises:
-        DataError: no such file, or not one of these.
+        DataError: no such file, or not one of these; here, or where a picture is asked for.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {str(name): _shown(file, number) for number, name in enumerate(file["cases"])}
-    except FileNotFoundError as error:
-        raise DataError(f"expected pictures of cases at {path}, found none; evaluate again") from error
-    except Exception as error:  # a zip file can be broken in many ways
-        raise DataError(f"expected pictures of cases in {path}, found: {error}; evaluate again") from error
 
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        try:
+            data = Path(path).read_bytes()
+        except FileNotFoundError as error:
+            raise DataError(f"expected pictures of cases at {path}, found none; evaluate again") from error
+        with self._whole():
+            self.file = np.load(io.BytesIO(data), allow_pickle=False)
+            self.numbers = {str(name): number for number, name in enumerate(self.file["cases"])}
 
-def _shown(file: Any, number: int) -> Shown:
-    image = file[f"image_{number}"]
-    masks = (
-        np.unpackbits(file[f"{name}_{number}"], axis=1, count=image.shape[1]).astype(bool)
-        for name in ("truth", "prediction")
-    )
-    return Shown(image, *masks)
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a zip file can be broken in many ways
+            raise DataError(
+                f"expected pictures of cases in {self.path}, found: {error}; evaluate again"
+            ) from error
+
+    def __getitem__(self, case: str) -> Shown:
+        number = self.numbers[case]
+        with self._whole():
+            image = self.file[f"image_{number}"]
+            masks = (
+                np.unpackbits(self.file[f"{name}_{number}"], axis=1, count=image.shape[1]).astype(bool)
+                for name in ("truth", "prediction")
+            )
+            return Shown(image, *masks)
+
+    def __contains__(self, case: object) -> bool:
+        return case in self.numbers  # the inherited one would read the picture
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)

@@ -54,7 +54,7 @@ def test_cases_are_read_back_as_written(tmp_path):
         for name, shape in (("a", (5, 9)), ("benign (1)", (16, 3, 3)))
     }
     shown.write(tmp_path / "shown.npz", cases)
-    found = shown.read(tmp_path / "shown.npz")
+    found = shown.Album(tmp_path / "shown.npz")
     assert list(found) == list(cases)
     for name, case in cases.items():
         for part in ("image", "truth", "prediction"):
@@ -63,15 +63,15 @@ def test_cases_are_read_back_as_written(tmp_path):
 
 def test_no_cases_are_a_file_too(tmp_path):
     shown.write(tmp_path / "shown.npz", {})
-    assert shown.read(tmp_path / "shown.npz") == {}
+    assert shown.Album(tmp_path / "shown.npz") == {}
 
 
 def test_a_missing_and_a_broken_file_are_told(tmp_path):
     with pytest.raises(DataError, match="found none; evaluate again"):
-        shown.read(tmp_path / "shown.npz")
+        shown.Album(tmp_path / "shown.npz")
     (tmp_path / "shown.npz").write_bytes(b"PK not a zip")
     with pytest.raises(DataError, match=r"expected pictures of cases in .*, found"):
-        shown.read(tmp_path / "shown.npz")
+        shown.Album(tmp_path / "shown.npz")
 
 
 def test_a_case_of_many_pixels_is_kept_smaller_with_all_of_its_lesions():

@@ -122,7 +122,7 @@ def test_an_evaluation_is_reported(tmp_path, capsys):
     assert expected in page
     assert len(read_cases(tmp_path / "cases_on_grid.csv")) == 5
     assert on_grid.shown == {}
-    assert list(shown.read(tmp_path / "shown.npz")) == list(scores.shown)
+    assert list(shown.Album(tmp_path / "shown.npz")) == list(scores.shown)
     figures, folder = recorded[0]
     assert figures["test_dice"] == figures["test_grid_dice"] == pytest.approx(0.5)
     # Five cases of 0, 0, 0.5, 1 and 1 could have had about any mean.
