@@ -7,7 +7,7 @@ import torch
 
 from pipelines import datasets
 from pipelines.package import package
-from tests.bundles.running import EVALUATING, make_workspace, run, small, train
+from tests.bundles.running import EVALUATING, make_workspace, run, small, train, type_in
 from tests.conftest import ROOT
 
 SIZES = {
@@ -29,7 +29,7 @@ def workspaces(tmp_path_factory):
             folder = make_workspace(tmp_path_factory.mktemp(bundle) / "workspace")
             datasets.get(bundle).phantom(folder / "data" / bundle, cases=6, seed=0, size=SIZES[bundle])
             before = {path: path.stat().st_mtime_ns for path in (ROOT / "bundles").rglob("*")}
-            out = run(folder, "training", train(bundle), run_name="a", max_epochs=2, **small(bundle))
+            out = type_in(folder, "training", train(bundle), run_name="a", max_epochs=2, **small(bundle))
             assert {path: path.stat().st_mtime_ns for path in (ROOT / "bundles").rglob("*")} == before
             made[bundle] = folder, out
         return made[bundle]

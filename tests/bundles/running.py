@@ -1,8 +1,13 @@
 """Running bundles as a user does, small enough for a test."""
 
+import atexit
+import multiprocessing
 import os
+import runpy
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import mlflow
@@ -63,8 +68,8 @@ def environment(**extra):
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **extra}
 
 
-def run(folder, run_id, config_file, expect=0, env=None, **options):
-    """Run a bundle in `folder`; returns what it printed."""
+def type_in(folder, run_id, config_file, expect=0, env=None, **options):
+    """Run a bundle in `folder` by the command that a user types; returns what it printed."""
     words = command(run_id, config_file, **options)
     done = subprocess.run(
         words,
@@ -79,8 +84,77 @@ def run(folder, run_id, config_file, expect=0, env=None, **options):
     return done.stdout + done.stderr
 
 
+# A process that has imported what every bundle needs, which takes longer than what most tests do with it, and
+# from which others fork.
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(
+    ["pipelines.tracking", "monai.bundle", "mlflow", "pipelines.recording", "pipelines.datasets"]
+)
+
+
+def run(folder, run_id, config_file, expect=0, env=None, **options):
+    """What `type_in` does, in a process that need not import everything anew."""
+    words = command(run_id, config_file, **options)
+    ((status, text),) = _carry_out(words, folder, [environment(**(env or {}))])
+    assert status == expect, f"{' '.join(words)}\n{text}"
+    return text
+
+
 def run_in_two(folder, run_id, config_file, **options):
-    """Run a bundle in two processes, as `torchrun` does; returns what they printed."""
+    """What `torchrun` does, in processes that need not import everything anew."""
+    words = command(run_id, config_file, **options)
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = str(one.getsockname()[1])
+    both = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    found = _carry_out(
+        words, folder, [environment(**both, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    )
+    assert [status for status, _ in found] == [0, 0], "\n".join(text[-3000:] for _, text in found)
+    return "".join(text for _, text in found)
+
+
+def _carry_out(words, folder, environments):
+    """Carry out a command in a process for each environment; the status and what was printed, of each."""
+    with tempfile.TemporaryDirectory() as scratch:
+        outputs = [Path(scratch, str(number)) for number in range(len(environments))]
+        processes = [
+            forks.Process(target=_main, args=(words[3:], folder, env, output))
+            for env, output in zip(environments, outputs, strict=True)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(600)
+            process.kill()  # one that did not end in time has the status of a killed one
+            process.join()
+        return [
+            (process.exitcode, output.read_text(encoding="utf-8", errors="replace"))
+            for process, output in zip(processes, outputs, strict=True)
+        ]
+
+
+def _main(words, folder, env, output):
+    """Be `python -m monai.bundle` with these words, in a folder and an environment."""
+    with open(output, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.path[0] = str(folder)
+    sys.argv = ["monai.bundle", *words]
+    try:
+        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        raise SystemExit(1) from None
+    finally:
+        atexit._run_exitfuncs()  # which such a process leaves out
+
+
+def torchrun(folder, run_id, config_file, **options):
+    """Run a bundle in two processes by the command that a user types; returns what they printed."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     words = command(run_id, config_file, launcher=launcher, **options)
     done = subprocess.run(

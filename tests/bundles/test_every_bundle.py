@@ -22,6 +22,7 @@ from tests.bundles.running import (
     run_in_two,
     runs_of,
     small,
+    torchrun,
     train,
 )
 from tests.conftest import ROOT
@@ -173,7 +174,8 @@ def test_two_processes_share_the_work(workspaces, bundle):
     # Nothing is prepared yet, so that both begin with it.
     fresh = {"cache_dir": "fresh/cache", **({"frames_dir": "fresh/frames"} if bundle == "ceus" else {})}
     configs = f"['{train(bundle)}','bundles/common/multi_gpu.json']"
-    out = run_in_two(folder, "training", configs, run_name="two", max_epochs=1, **fresh, **small(bundle))
+    start = torchrun if bundle == "lits" else run_in_two
+    out = start(folder, "training", configs, run_name="two", max_epochs=1, **fresh, **small(bundle))
     assert out.count("epoch 1/1") == 1
     # Every validated case once, whichever process had it.
     one, two = (read_cases(folder / f"runs/{bundle}/{name}/cases.csv") for name in ("a", "two"))

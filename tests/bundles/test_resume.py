@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipelines import datasets
-from tests.bundles.running import SMALL, TRAIN, command, environment, make_workspace, run
+from tests.bundles.running import SMALL, TRAIN, command, environment, make_workspace, run, type_in
 
 EPOCHS = 4
 
@@ -21,7 +21,7 @@ def whole(tmp_path_factory):
     folder = make_workspace(tmp_path_factory.mktemp("resume") / "workspace")
     datasets.get("lits").phantom(folder / "data/lits", cases=4, seed=1, size=64)
     start = time.monotonic()
-    run(folder, "training", TRAIN, run_name="whole", max_epochs=EPOCHS, num_folds=2, **SMALL)
+    type_in(folder, "training", TRAIN, run_name="whole", max_epochs=EPOCHS, num_folds=2, **SMALL)
     return folder, time.monotonic() - start
 
 

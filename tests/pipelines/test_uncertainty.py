@@ -8,11 +8,7 @@ from monai.inferers import SimpleInferer, SliceInferer
 from monai.transforms import Flip
 from torch import nn
 
-from pipelines.uncertainty import CANDIDATE, LEAST, VIEWS, Candidate, candidates, doubt, probabilities
-
-
-def entropy(p):
-    return -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+from pipelines.uncertainty import CANDIDATE, LEAST, SMALL, VIEWS, candidates, doubt, probabilities
 
 
 def blobs(shape, *marked):
@@ -25,28 +21,44 @@ def blobs(shape, *marked):
 
 def test_candidates_are_components_of_the_mean():
     sure, unsure = (slice(2, 6), slice(2, 7)), (slice(10, 13), slice(10, 14))
-    found = candidates(blobs((20, 20), (sure, 0.9), (unsure, 0.5)))
-    assert [one.size for one in found] == [20, 12]
-    assert [one.probability for one in found] == pytest.approx([0.9, 0.5], abs=1e-6)
-    assert [one.entropy for one in found] == pytest.approx([entropy(0.9), 1.0], abs=1e-6)
+    assert candidates(blobs((20, 20), (sure, 0.9), (unsure, 0.5))) == 2
 
 
 def test_what_touches_by_a_corner_is_one_and_specks_are_none():
     corner = blobs((12, 12), ((slice(2, 5), slice(2, 5)), 0.5), ((slice(5, 8), slice(5, 8)), 0.5))
-    assert [one.size for one in candidates(corner)] == [18]
-    speck = blobs((12, 12), ((slice(0, 1), slice(0, LEAST - 1)), 0.5))
-    assert candidates(speck) == []
-    assert candidates(blobs((12, 12), ((slice(0, 6), slice(0, 6)), CANDIDATE - 0.01))) == []
+    assert candidates(corner) == 1
+    assert candidates(blobs((12, 12), ((slice(0, 1), slice(0, LEAST)), 0.5))) == 1
+    assert candidates(blobs((12, 12), ((slice(0, 1), slice(0, LEAST - 1)), 0.5))) == 0
+    assert candidates(blobs((12, 12), ((slice(0, 6), slice(0, 6)), CANDIDATE - 0.01))) == 0
 
 
 def test_in_a_volume_a_candidate_goes_through_slices():
-    found = candidates(blobs((9, 9, 5), ((slice(2, 5), slice(2, 5), slice(1, 4)), 0.6)))
-    assert [one.size for one in found] == [27]
+    assert candidates(blobs((9, 9, 5), ((slice(2, 5), slice(2, 5), slice(1, 4)), 0.6))) == 1
+    apart = ((slice(2, 5), slice(2, 5), 0), 0.6), ((slice(2, 5), slice(2, 5), 2), 0.6)
+    assert candidates(blobs((9, 9, 5), *apart)) == 2
 
 
-def test_a_study_without_candidates_is_not_doubted():
-    assert candidates(np.zeros((VIEWS, 8, 8), np.float32)) == []
-    assert doubt([]) == 0
+def test_a_study_where_nothing_is_seen_is_not_doubted():
+    nothing = np.zeros((VIEWS, 8, 8), np.float32)
+    assert candidates(nothing) == 0 and doubt(nothing) == 0
+
+
+def test_doubt_is_one_less_the_dice_of_the_views_by_pairs():
+    views = np.zeros((3, 40, 40), np.float32)
+    views[0, :20, :20] = views[1, :20, 10:30] = views[2, :20, :20] = 1
+    half = 1 - (2 * 200 + SMALL) / (400 + 400 + SMALL)
+    assert doubt(views) == pytest.approx((half + half + 0) / 3)
+    assert doubt(views[:1].repeat(4, 0)) == pytest.approx(0)
+    assert doubt(0.5 * views[:2]) == pytest.approx(1 - (0.5 * 200 + SMALL) / (200 + SMALL))
+
+
+def test_views_that_see_different_things_are_doubted_but_little_where_these_are_small():
+    def apart(side):
+        views = np.zeros((2, 60, 60), np.float32)
+        views[0, :side, :side] = views[1, 30 : 30 + side, :side] = 1
+        return doubt(views)
+
+    assert apart(2) < 0.1 < apart(8) < 0.9 < apart(30)
 
 
 class Bright(nn.Module):
@@ -89,10 +101,9 @@ def test_views_are_brought_back_onto_the_image():
 
 def test_views_that_do_not_agree_are_doubted_more():
     image = square(48, 40)
-    same, other = (candidates(probabilities(image, infer(one), views=8)) for one in (Bright(), Left()))
-    assert len(same) == len(other) == 1
-    assert other[0].entropy > 1.5 * same[0].entropy
-    assert doubt(other) > doubt(same)
+    same, other = (probabilities(image, infer(one), views=8) for one in (Bright(), Left()))
+    assert candidates(same) == candidates(other) == 1
+    assert doubt(other) > 2 * doubt(same)
 
 
 def test_a_volume_is_turned_within_its_slices():
@@ -132,9 +143,3 @@ def test_several_labels_count_as_their_highest():
             return torch.cat([image[:, :1] * 0 - 20, 20 * (image[:, :1] - 0.5)], 1)
 
     assert probabilities(square(48, 40), infer(Two()), views=2).max() > 0.9
-
-
-def test_doubt_grows_with_candidates_and_their_size():
-    one = Candidate(10, 0.6, 0.9)
-    assert doubt([one, Candidate(10, 0.9, 0.3)]) > doubt([one])
-    assert doubt([Candidate(10, 0.6, 0.9)]) > doubt([Candidate(10, 0.9, 0.3)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pipelines.datasets.lits_anatomy import abdomen
+from pipelines.datasets.lits_anatomy import LOOKS, abdomen
 
 SPACING = (4.0, 4.0, 5.0)
 
@@ -50,6 +50,19 @@ def test_the_largest_lesion_is_darker_than_its_liver_and_lies_within(patients):
         assert np.median(hu[labels == 1]) - np.median(hu[lesion]) > 20
         around = ndimage.binary_dilation(lesion, iterations=2) & ~lesion
         assert (labels[around] > 0).mean() > 0.6
+
+
+@pytest.mark.parametrize(("look", "liver"), [("arterial", (50, 95)), ("fatty", (5, 95))])
+def test_in_other_looks_the_largest_lesion_is_brighter_than_its_liver(look, liver):
+    for seed in range(4):
+        random, portal = (np.random.default_rng(seed) for _ in range(2))
+        hu, labels = abdomen(random, (96, 88, 32), SPACING, look=LOOKS[look])
+        pieces, count = ndimage.label(labels == 2)
+        lesion = pieces == 1 + np.argmax(ndimage.sum_labels(labels == 2, pieces, range(1, count + 1)))
+        healthy = np.median(hu[labels == 1])
+        assert liver[0] < healthy < liver[1]
+        assert np.median(hu[lesion]) - healthy > 15
+        assert np.array_equal(labels, abdomen(portal, (96, 88, 32), SPACING)[1])  # the same patient
 
 
 def test_the_body_lies_in_air_with_fat_lung_and_bone(patients):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipelines.datasets import lits
-from pipelines.datasets.lits_phantom import phantom
+from pipelines.datasets.lits_phantom import has_lesions, look_of, phantom
 from pipelines.errors import DataError
 
 
@@ -129,6 +129,29 @@ def test_a_case_does_not_depend_on_how_many_there_are(tmp_path):
     shared = [name for name in few if name.name != "PHANTOM.json"]
     assert len(shared) == 4
     assert all(few[name] == many[name] for name in shared)
+
+
+def test_a_varied_phantom_differs_in_the_image_of_two_of_five_cases(tmp_path):
+    for looks in ("portal", "varied"):
+        phantom(tmp_path / looks, cases=5, size=48, looks=looks)
+    plain, varied = digests(tmp_path / "portal"), digests(tmp_path / "varied")
+    differing = sorted(name.name for name in plain if plain[name] != varied[name])
+    assert differing == ["PHANTOM.json", "volume-3.nii.gz", "volume-4.nii.gz"]
+    looks = ["portal", "portal", "portal", "arterial", "fatty"]
+    assert [look_of(number, "varied") for number in range(10)] == looks * 2
+    assert {look_of(number, "portal") for number in range(10)} == {"portal"}
+
+
+def test_who_has_a_lesion_is_known_without_reading(images):
+    found = [bool((np.asarray(case["label"].dataobj) == 2).any()) for case in images]
+    assert found == [has_lesions(number) for number in range(12)]
+    assert has_lesions(15) and not has_lesions(16)
+
+
+def test_looks_that_there_are_not_are_refused(tmp_path):
+    with pytest.raises(DataError, match="expected --looks portal or varied, found 'venous'"):
+        phantom(tmp_path / "a", looks="venous")
+    assert not (tmp_path / "a").exists()
 
 
 def test_the_same_request_again_does_nothing(tmp_path):
