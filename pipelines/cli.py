@@ -38,7 +38,7 @@ def phantom(
 ) -> None:
     """Write a phantom: made-up images in a dataset's own layout, to try everything without the data.
 
-    Some datasets have further options: brain_tumour --layout raw --coding brats.
+    Some datasets have further options: brain_tumour --layout raw --coding brats, lits --looks varied.
 
     Example: featherseg phantom lits --out data/lits --cases 16
     """

@@ -1,24 +1,31 @@
-"""Latency of the networks of a comparison, all run in turns in one process, and kept for the next time."""
+"""Latency of the networks of a comparison, all run in turns in one process, and kept for the next time.
+
+That process is another one than that of the comparison: it imports the frameworks while runs are being read.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
 from tqdm import tqdm
 
-from networks import optimize_for_inference
-from pipelines import compare_mlflow, machine, sources, weights
+from pipelines import compare_mlflow, sources
 from pipelines.allocator import reuse_freed_memory
 from pipelines.compare import Reading
 from pipelines.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 SECONDS = 0.5  # that each network is measured for
 LEAST_RUNS = 3
@@ -41,7 +48,19 @@ class Latencies:
     notes: list[str]
 
 
-def measure(reading: Reading, file: str | Path) -> Latencies:
+@contextlib.contextmanager
+def process(needed: bool) -> Iterator[Executor]:
+    """A process to measure in, which makes ready at once as far as that takes long.
+
+    Args:
+        needed: whether it will have something to measure, as far as that is known.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        pool.submit(_ready if needed else _setting)
+        yield pool
+
+
+def measure(reading: Reading, file: str | Path, pool: Executor) -> Latencies:
     """Measure the network of each group that `file` does not have yet.
 
     Networks have the definition of the run's configuration and fresh weights, which take as long as trained
@@ -52,11 +71,9 @@ def measure(reading: Reading, file: str | Path) -> Latencies:
     Args:
         reading: of the experiment.
         file: JSON, made where it is not there.
+        pool: of `process`.
     """
-    reuse_freed_memory()
-    about = machine.describe()
-    setting = {"cpu": about["cpu"], "threads": about["threads"], "torch": about["torch"]}
-    setting["networks"] = sources.digest("networks")
+    setting = pool.submit(_setting).result()
     known: dict[str, float] = read_json(file) if Path(file).is_file() else {}
     runs = [group.runs[0].run for group in reading.groups]
     configs = compare_mlflow.contents(reading.client, runs, "config.json", read_json)
@@ -71,7 +88,7 @@ def measure(reading: Reading, file: str | Path) -> Latencies:
         keys[group.label] = key
         if key not in known:
             wanted[key] = definition, shape
-    found = in_turns({key: lambda asked=asked: prepared(*asked) for key, asked in wanted.items()})
+    found = pool.submit(_measured, wanted).result() if wanted else {}
     known |= {key: one for key, one in found.items() if isinstance(one, float)}
     if wanted:
         write_json(file, known)
@@ -86,6 +103,26 @@ def measure(reading: Reading, file: str | Path) -> Latencies:
     return Latencies(of, f"{words}remove it to measure again", notes)
 
 
+def _setting() -> dict[str, Any]:
+    """What latencies hang on."""
+    from pipelines import machine
+
+    about = machine.describe()
+    # A plain text, since the type of torch's own would make whoever gets it import torch.
+    told = {"cpu": about["cpu"], "threads": about["threads"], "torch": str(about["torch"])}
+    return {**told, "networks": sources.digest("networks")}
+
+
+def _ready() -> None:
+    """Import what networks are built with."""
+    from pipelines import weights  # noqa: F401
+
+
+def _measured(wanted: Mapping[str, tuple[Mapping[str, Any], Sequence[int]]]) -> dict[str, float | str]:
+    reuse_freed_memory()
+    return in_turns({key: lambda asked=asked: prepared(*asked) for key, asked in wanted.items()})
+
+
 def prepared(definition: Mapping[str, Any], shape: Sequence[int]) -> Run:
     """A network as a bundle defines it, ready to answer one random image.
 
@@ -97,6 +134,10 @@ def prepared(definition: Mapping[str, Any], shape: Sequence[int]) -> Run:
         DataError: not the class of a network; others may have written what a server has, so nothing else in
             it is called, and no expression evaluated.
     """
+    import torch
+
+    from pipelines import weights
+
     weights.check_class(definition, "a network of the comparison")
     network, image = (
         weights.build(dict(definition)).eval(),
@@ -114,6 +155,10 @@ def prepared(definition: Mapping[str, Any], shape: Sequence[int]) -> Run:
 
 def _optimized(network: nn.Module, image: torch.Tensor) -> nn.Module:
     """The faster equivalent where there is one, else the network itself, channels last."""
+    import torch
+
+    from networks import optimize_for_inference
+
     try:
         fast = optimize_for_inference(network)
         with torch.inference_mode():

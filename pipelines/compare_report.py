@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import html
 import math
@@ -221,15 +222,18 @@ def make(
     Raises:
         DataError: as `compare.read`, or the folder cannot be written to.
     """
-    reading = compare.read(experiment, uri, across, grid)
     folder = ROOT / experiment / "comparison" if folder is None else Path(folder)
+    known = folder / "latency.json"
+    measured = compare_latency.Latencies({}, "", [])
+    process = compare_latency.process(needed=not known.is_file()) if latency else contextlib.nullcontext()
+    with process as pool:
+        reading = compare.read(experiment, uri, across, grid)
+        if pool:
+            measured = compare_latency.measure(reading, known, pool)
     comparisons, notes = compare.paired_tests(reading.groups)
     notes = [*reading.notes, *notes]
     if falling:
         notes.insert(0, compare.falling(reading.groups, falling))
-    measured = compare_latency.Latencies({}, "", [])
-    if latency:
-        measured = compare_latency.measure(reading, folder / "latency.json")
     best = reading.groups[:DRAWN]
     shown, dice, unseen = compare.pictures(reading, best)
     extras = Extras(

@@ -1,4 +1,7 @@
-"""Run folders: what a training writes, under which name, and which run a later command means."""
+"""Run folders: what a training writes, under which name, and which run a later command means.
+
+Frameworks are imported where they are used, since a comparison of runs needs none of them.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import psutil
-import torch
-from monai.bundle import ConfigParser
 
 from pipelines import folds
 from pipelines.errors import DataError
@@ -54,6 +54,8 @@ def folder(bundle: str, run_name: str | None = None, resume: Any = False) -> str
 
     Without a name, a new run gets a unique one, and `resume` means the newest run that did not finish.
     """
+    import ignite.distributed as idist
+
     if run_name is None:
         if flag(resume):
             open_runs = [run for run in _runs(bundle) if run["status"] != FINISHED]
@@ -153,6 +155,9 @@ def configuration() -> tuple[dict[str, Any], dict[str, Any]]:
     Returns:
         The configuration as it can be run again, and its scalars with expressions evaluated.
     """
+    import torch
+    from monai.bundle import ConfigParser
+
     callers = (frame.frame.f_locals.get("self") for frame in inspect.stack(context=0))
     parser = next((caller for caller in callers if isinstance(caller, ConfigParser)), None)
     if parser is None:
@@ -235,6 +240,8 @@ class Run:
 
     def update(self, **facts: Any) -> None:
         """Add facts to `run.json`; only the first process writes."""
+        import ignite.distributed as idist
+
         if idist.get_rank() == 0:
             write_json(self.folder / "run.json", {**self.note, **facts})
 
@@ -245,6 +252,8 @@ class Run:
             DataError: the folder holds another run and `resume` is off, or the other way round; the run that
                 is to go on is over, or began with other settings or data.
         """
+        import ignite.distributed as idist
+
         config, values = configuration()
         config |= {key: model_settings[key] for key in FITTED & model_settings.keys()}
         there = (self.folder / "run.json").is_file()

@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.metrics import get_mask_edges
-from monai.utils import convert_to_numpy
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -65,7 +63,11 @@ def binary_mask(mask: Any, name: str) -> np.ndarray:
     Raises:
         DataError: a value is NaN, or neither 0 nor 1.
     """
-    array = np.asarray(convert_to_numpy(mask))
+    if not isinstance(mask, np.ndarray):
+        from monai.utils import convert_to_numpy  # reading scores needs none of MONAI
+
+        mask = convert_to_numpy(mask)
+    array = np.asarray(mask)
     if array.dtype == bool:
         return array
     ones = array == 1
@@ -331,6 +333,8 @@ def _hd95(prediction: np.ndarray, truth: np.ndarray, spacing: np.ndarray) -> flo
     Edges are MONAI's, distances SciPy's: MONAI rounds distances to single precision (3e-5 mm at 500 mm), and
     `torch.quantile` refuses more than 16 million values, which the noise of an untrained network can have.
     """
+    from monai.metrics import get_mask_edges
+
     edges = [np.argwhere(edge) * spacing for edge in get_mask_edges(prediction, truth)]
     there = KDTree(edges[1]).query(edges[0])[0]
     back = KDTree(edges[0]).query(edges[1])[0]

@@ -19,7 +19,6 @@ from pipelines.errors import DataError
 
 LEVEL = 0.05
 RESAMPLES = 5000  # an end of the interval then moves by about 1 % of its width from seed to seed
-TOGETHER = 32  # pairs resampled at once; more would not stay in a processor's cache
 DIGITS = 10  # one pixel changes a score by more; what is left beyond is rounding, which would break ties
 
 
@@ -115,26 +114,40 @@ def interval(values: Iterable[float], seed: int = 0) -> tuple[float, float, floa
 
 
 def _intervals(rows: Sequence[np.ndarray], seed: int) -> list[tuple[float, float, float]]:
-    """`interval` of several rows of one length, each resampled alike, which is drawn but once."""
+    """`interval` of several rows of one length, all with the same resamples.
+
+    What is resampled are the numbers of the cases. How often each was drawn, times the rows, are the means of
+    all rows at once.
+    """
     found = [
         (float(row.mean()),) * 3 if len(row) > 1 else (float(row[0]), math.nan, math.nan) for row in rows
     ]
     # Of equal values no resample differs, which the correction divides by.
     several = [number for number, row in enumerate(rows) if np.ptp(row)]
-    for start in range(0, len(several), TOGETHER):
-        some = several[start : start + TOGETHER]
-        ends = stats.bootstrap(
-            (np.stack([rows[number] for number in some]),),
-            np.mean,
-            n_resamples=RESAMPLES,
-            batch=100,
-            vectorized=True,
-            axis=-1,
-            method="BCa",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-        for number, low, high in zip(some, ends.low, ends.high, strict=True):
-            found[number] = found[number][0], float(low), float(high)
+    if not several:
+        return found
+    values = np.stack([rows[number] for number in several])
+    cases = values.shape[1]
+
+    def means(drawn: np.ndarray, axis: int) -> np.ndarray:
+        lines = np.atleast_2d(np.moveaxis(drawn, axis, -1))
+        places = lines + cases * np.arange(len(lines))[:, None]
+        times = np.bincount(places.ravel(), minlength=cases * len(lines)).reshape(-1, cases)
+        # Ties with the mean itself count half, so they may not be broken by rounding.
+        found = np.round(values @ times.T / lines.shape[1], DIGITS + 2)
+        return found if drawn.ndim > 1 else found[:, 0]
+
+    ends = stats.bootstrap(
+        (np.arange(cases),),
+        means,
+        n_resamples=RESAMPLES,
+        batch=500,
+        vectorized=True,
+        method="BCa",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    for number, low, high in zip(several, ends.low, ends.high, strict=True):
+        found[number] = found[number][0], float(low), float(high)
     return found
 
 

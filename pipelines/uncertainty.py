@@ -1,16 +1,15 @@
-"""How unsure a network is of an image: what it makes of several views of it, lesion by lesion.
+"""How unsure a network is of an image: how far apart the lesions are that it finds in several views of it.
 
 A view is the image mirrored, turned and scaled a little at random; what the network finds in it is brought
 back (test-time augmentation: Wang et al., Neurocomputing 338, 2019, doi:10.1016/j.neucom.2019.01.103). Most
 of an image with a small lesion is background that nobody doubts, and a mean over all of it says little. So
-doubt is summed up only where the views together see something, candidate by candidate.
+the views are compared by their Dice, in which only what at least one of them sees has a weight.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,20 +21,7 @@ VIEWS = 4
 TURN, SCALE = math.pi / 12, 0.1
 CANDIDATE = 0.2  # the mean probability from which on views see something together
 LEAST = 4  # pixels or voxels of a candidate; below, one view's edge of another lesion
-
-
-class Candidate(NamedTuple):
-    """Something that may be a lesion: a connected component of where the views see something.
-
-    Attributes:
-        size: in pixels or voxels of the network's grid.
-        probability: of a lesion, the highest of the means over the views.
-        entropy: of the mean over the views, its mean over the component; bits, 0 (sure) to 1.
-    """
-
-    size: int
-    probability: float
-    entropy: float
+SMALL = 100  # pixels or voxels below which it matters little whether views agree
 
 
 def probabilities(
@@ -86,37 +72,32 @@ def _plain(image: torch.Tensor) -> torch.Tensor:
     return image.as_tensor() if isinstance(image, MetaTensor) else image
 
 
-def candidates(samples: np.ndarray) -> list[Candidate]:
-    """What may be a lesion, the largest first.
+def candidates(samples: np.ndarray) -> int:
+    """How many components there are of what the views together see, and of which each may be a lesion.
 
     Args:
         samples: as `probabilities` gives them.
     """
-    mean = samples.mean(0, dtype=np.float32)
-    structure = np.ones((3,) * mean.ndim)
-    components, _ = ndimage.label(mean >= CANDIDATE, structure)
-    found = []
-    for number, box in enumerate(ndimage.find_objects(components), start=1):
-        within = mean[box][components[box] == number]
-        if len(within) >= LEAST:
-            found.append(Candidate(len(within), float(within.max()), float(_entropy(within).mean())))
-    return sorted(found, reverse=True)
+    seen = samples.mean(0, dtype=np.float32) >= CANDIDATE
+    components, _ = ndimage.label(seen, np.ones((3,) * seen.ndim))
+    return int(np.count_nonzero(np.bincount(components.ravel())[1:] >= LEAST))
 
 
-def doubt(found: Sequence[Candidate]) -> float:
-    """How much a study is doubted: the uncertain tissue of all candidates together; 0 without any.
+def doubt(samples: np.ndarray) -> float:
+    """How little the views agree: one less their Dice, mean over all pairs of views.
+
+    The Dice is that of probabilities p and q, (2 sum(pq) + s) / (sum(pp) + sum(qq) + s), where s, which is
+    `SMALL`, makes views agree where there is next to nothing in either: a speck that one of them sees leaves
+    a study without a lesion the less doubted the smaller it is.
 
     Args:
-        found: as `candidates` gives it.
+        samples: as `probabilities` gives them, two views or more.
 
     Returns:
-        Entropy times size, summed up: how many pixels or voxels would be as uncertain if all the doubt were
-        in those.
+        0, where all views are alike, to 1.
     """
-    return float(sum(one.size * one.entropy for one in found))
-
-
-def _entropy(p: np.ndarray) -> np.ndarray:
-    """Of a yes or no, in bits."""
-    p = np.clip(p.astype(np.float64), 1e-7, 1 - 1e-7)
-    return -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+    flat = samples.reshape(len(samples), -1)
+    both = (flat @ flat.T).astype(np.float64)
+    own = np.diag(both)
+    dice = (2 * both + SMALL) / (own[:, None] + own + SMALL)
+    return float(np.mean(1 - dice[np.triu_indices(len(samples), 1)]))

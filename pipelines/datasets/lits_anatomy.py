@@ -7,6 +7,7 @@ the origin lies in the middle of the body at the height of the liver's centre.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -16,8 +17,40 @@ from pipelines.datasets.shapes import Points, capsule, ellipsoid, grain, paint, 
 STANDARD_WIDTH = 330.0  # of the standard patient's body, in mm
 
 
+class Look(NamedTuple):
+    """What the contrast agent, or the liver's own tissue, makes of the organs' HU.
+
+    Attributes:
+        organs: the range that the parenchyma of a patient's organs is drawn from.
+        liver: what the liver has beyond that.
+        liver_vessels, blood, spleen, kidneys: what these have beyond what they have in the portal phase.
+        lesions: what their difference to the liver is multiplied by; below 0 dark ones are bright.
+    """
+
+    organs: tuple[float, float] = (80, 150)
+    liver: float = 0
+    liver_vessels: float = 0
+    blood: float = 0
+    spleen: float = 0
+    kidneys: float = 0
+    lesions: float = 1
+
+
+# Arterial: the agent has reached the arteries, the kidneys' cortex and what grows on arterial blood, but not
+# yet the liver. Fatty: a liver with fat in it is darker than its vessels, the spleen, and lesions without.
+LOOKS = {
+    "portal": Look(),
+    "arterial": Look((60, 85), blood=120, spleen=50, kidneys=60, lesions=-0.9),
+    "fatty": Look(liver=-65, liver_vessels=65, lesions=-0.7),
+}
+
+
 def abdomen(
-    rng: np.random.Generator, shape: Sequence[int], spacing: Sequence[float], lesions: bool = True
+    rng: np.random.Generator,
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    lesions: bool = True,
+    look: Look = LOOKS["portal"],
 ) -> tuple[np.ndarray, np.ndarray]:
     """One patient's CT and its labels.
 
@@ -31,6 +64,7 @@ def abdomen(
         shape: voxels to the right, to the front and to the head.
         spacing: size of a voxel in mm.
         lesions: whether this liver has any.
+        look: of the organs; by default that of most scans, in the portal venous phase.
 
     Returns:
         HU (float32) and labels (uint8: 0, 1 liver, 2 tumour), both of the given shape, in RAS order.
@@ -55,13 +89,14 @@ def abdomen(
     hu = np.full(shape, -1000, np.float32)
     cavity = _body_wall(hu, points, straight, rng, edge)
     below_diaphragm = _chest(hu, points, cavity, rng, edge)
-    liver_hu = rng.uniform(80, 150)
+    organs_hu = rng.uniform(*look.organs)
+    liver_hu = organs_hu + look.liver
     inside = np.maximum(cavity + 3, below_diaphragm + 3)
-    carved = _organs(hu, points, inside, liver_hu, rng, edge)
-    liver = _liver(hu, points, np.maximum(inside, -carved), liver_hu, rng, edge)
+    carved = _organs(hu, points, inside, organs_hu, look, rng, edge)
+    liver = _liver(hu, points, np.maximum(inside, -carved), liver_hu, look, rng, edge)
     labels = (liver < 0).astype(np.uint8)
     if lesions:
-        _lesions(hu, labels, points, liver, liver_hu, rng, edge)
+        _lesions(hu, labels, points, liver, liver_hu, look, rng, edge)
 
     hu = ndimage.gaussian_filter(hu, (0.45, 0.45, 0.25))
     fine = [max(0.6, 1.0 / v) for v in voxel[:2]]
@@ -131,7 +166,13 @@ def _chest(
 
 
 def _organs(
-    hu: np.ndarray, points: Points, inside: np.ndarray, liver_hu: float, rng: np.random.Generator, edge: float
+    hu: np.ndarray,
+    points: Points,
+    inside: np.ndarray,
+    organs_hu: float,
+    look: Look,
+    rng: np.random.Generator,
+    edge: float,
 ) -> np.ndarray:
     """Vessels, kidneys, spleen, stomach, pancreas, bowel; returns the distance to what the liver avoids."""
 
@@ -140,7 +181,7 @@ def _organs(
 
     taken = np.full(hu.shape, 1e3, np.float32)
     texture = 4 * waves(points, rng, 14)
-    blood = liver_hu + rng.uniform(15, 45)
+    blood = organs_hu + look.blood + rng.uniform(15, 45)
 
     for _ in range(12):  # bowel: loops in front of the kidneys, on the left beside the liver too
         x = rng.uniform(-105, 80)
@@ -165,18 +206,20 @@ def _organs(
 
     spleen = ellipsoid(points, near((-100, -38, 12)), rng.uniform((26, 40, 40), (36, 50, 56)))
     spleen = np.maximum(np.maximum(spleen + 3 * waves(points, rng, 50), inside), -stomach - 2)
-    paint(hu, spleen, liver_hu + rng.uniform(-40, 25) + texture, edge)
+    paint(hu, spleen, organs_hu + look.spleen + rng.uniform(-40, 25) + texture, edge)
 
     for side in (-1, 1):
         kidney = ellipsoid(points, near((side * 62, -57, -78)), rng.uniform((26, 27, 44), (31, 32, 54)))
         kidney = np.maximum(kidney + 2 * waves(points, rng, 40), inside)
-        paint(hu, kidney, liver_hu + rng.uniform(30, 70), edge)
-        paint(hu, kidney + 8 + 3 * waves(points, rng, 16), liver_hu + rng.uniform(-25, 25), edge)
+        paint(hu, kidney, organs_hu + look.kidneys + rng.uniform(30, 70), edge)
+        paint(hu, kidney + 8 + 3 * waves(points, rng, 16), organs_hu + rng.uniform(-25, 25), edge)
         paint(hu, ellipsoid(points, (side * 50, -55, -84), (11, 8, 15)), -70, edge)
         taken = np.minimum(taken, kidney)
 
     pancreas = capsule(points, near((30, 8, -45)), near((-62, -14, -5)), rng.uniform(9, 13))
-    paint(hu, np.maximum(pancreas + 3 * waves(points, rng, 18), inside), liver_hu - rng.uniform(15, 45), edge)
+    paint(
+        hu, np.maximum(pancreas + 3 * waves(points, rng, 18), inside), organs_hu - rng.uniform(15, 45), edge
+    )
 
     cava = ellipsoid(points, near((24, -24, 0), 2), (12, rng.uniform(9, 13), 2000))
     paint(hu, np.maximum(cava, points[2] - 110), blood + rng.uniform(-20, 5), edge)
@@ -190,7 +233,13 @@ def _organs(
 
 
 def _liver(
-    hu: np.ndarray, points: Points, inside: np.ndarray, liver_hu: float, rng: np.random.Generator, edge: float
+    hu: np.ndarray,
+    points: Points,
+    inside: np.ndarray,
+    liver_hu: float,
+    look: Look,
+    rng: np.random.Generator,
+    edge: float,
 ) -> np.ndarray:
     """The liver with its vessels; returns its distance."""
     right = ellipsoid(points, (70, -2, -8), rng.uniform((64, 78, 82), (74, 90, 96)))
@@ -204,7 +253,7 @@ def _liver(
         _branch(vessels, points, hepatic, np.array(target) + rng.uniform(-10, 10, 3), 5.0, 3, rng)
     for target in ((100, 5, -20), (80, -40, -10), (15, 48, 20)):
         _branch(vessels, points, portal, np.array(target) + rng.uniform(-10, 10, 3), 5.5, 3, rng)
-    paint(hu, np.maximum(vessels, liver + 4), liver_hu + rng.uniform(20, 50), edge)
+    paint(hu, np.maximum(vessels, liver + 4), liver_hu + look.liver_vessels + rng.uniform(20, 50), edge)
     return liver
 
 
@@ -247,6 +296,7 @@ def _lesions(
     points: Points,
     liver: np.ndarray,
     liver_hu: float,
+    look: Look,
     rng: np.random.Generator,
     edge: float,
 ) -> None:
@@ -274,7 +324,7 @@ def _lesions(
         lesion = union(lesion, ellipsoid(points, bump, radius * rng.uniform(0.4, 0.75, 3)), radius / 3)
         lesion = lesion + np.float32(0.1 * radius) * waves(points, rng, 1.5 * radius)
         lesion = np.maximum(lesion, liver + 2)
-        contrast = rng.uniform(42, 62) if number == 0 else rng.uniform(32, 60)
+        contrast = look.lesions * (rng.uniform(42, 62) if number == 0 else rng.uniform(32, 60))
         kind = "dark" if number == 0 else rng.choice(["dark", "bright", "rim"], p=[0.84, 0.06, 0.1])
         texture = 6 * waves(points, rng, max(8, 0.6 * radius))
         soft = edge + rng.uniform(0.5, 2.5)

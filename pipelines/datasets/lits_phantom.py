@@ -9,11 +9,16 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.datasets.lits_anatomy import abdomen
+from pipelines.datasets.lits_anatomy import LOOKS, abdomen
 from pipelines.datasets.lits_faults import write_faults
 from pipelines.datasets.phantoms import check_options, write_phantom
+from pipelines.errors import DataError
 
 GENERATOR = 1  # counts up with every change of what is drawn
+
+
+# The looks of cases in turn, by the name of the choice.
+TURNS = {"portal": ("portal",), "varied": ("portal", "portal", "portal", "arterial", "fatty")}
 
 
 class Traits(NamedTuple):
@@ -51,6 +56,7 @@ def phantom(
     size: int = 128,
     faults: bool = False,
     progress: bool | None = None,
+    looks: str = "portal",
 ) -> bool:
     """Write a LiTS-like dataset: CT-like volumes with labels 0, 1 liver, 2 tumour.
 
@@ -64,6 +70,8 @@ def phantom(
         faults: add a broken case for each error and most warnings that `lits.check` knows, listed in
             PHANTOM.json under "faults", and a `split.json` with a patient in two folds and an absent one.
         progress: show a bar; None shows it on a terminal only.
+        looks: "portal", all cases in the portal venous phase; or "varied": of every five, the fourth in the
+            arterial phase, with bright lesions, and the fifth with a fatty liver (`look_of`).
 
     Returns:
         True where the phantom was written, False where the same one was there.
@@ -72,20 +80,37 @@ def phantom(
         DataError: for an option out of range, or where `root` holds anything but an earlier phantom.
     """
     check_options(cases, seed, size, least=48, largest=512)
+    if looks not in TURNS:
+        raise DataError(f"expected --looks {' or '.join(TURNS)}, found {looks!r}")
 
     def make(folder: Path) -> dict:
         quiet = None if progress is None else not progress
         for number in tqdm(range(cases), desc="phantom", unit="case", disable=quiet):
-            image, label = _case(number, seed, size)
+            image, label = _case(number, seed, size, looks)
             _save(image, folder / _path("volume", number))
             _save(label, folder / _path("segmentation", number))
         if not faults:
             return {}
-        broken = write_faults(folder, cases, lambda number: _case(number, seed, size), _path("volume", 0))
+        broken = write_faults(
+            folder, cases, lambda number: _case(number, seed, size, looks), _path("volume", 0)
+        )
         return {"faults": broken}
 
     parameters = {"dataset": "lits", "generator": GENERATOR, "cases": cases, "seed": seed, "size": size}
+    if looks != "portal":
+        parameters["looks"] = looks
     return write_phantom(root, {**parameters, "faults": faults}, make)
+
+
+def look_of(number: int, looks: str) -> str:
+    """The key of `LOOKS` that a case of a phantom has."""
+    turns = TURNS[looks]
+    return turns[number % len(turns)]
+
+
+def has_lesions(number: int) -> bool:
+    """Whether a case of any phantom has lesions."""
+    return TRAITS[number % len(TRAITS)].lesions
 
 
 def _path(kind: str, number: int) -> str:
@@ -94,7 +119,7 @@ def _path(kind: str, number: int) -> str:
     return f"Training Batch {batch}/{kind}-{number}{TRAITS[number % len(TRAITS)].suffix}"
 
 
-def _case(number: int, seed: int, size: int) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
+def _case(number: int, seed: int, size: int, looks: str) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
     traits = TRAITS[number % len(TRAITS)]
     rng = np.random.default_rng([seed, number])
     wide = round(size * (1, 0.875, 1.125, 1)[number % 4])
@@ -102,7 +127,8 @@ def _case(number: int, seed: int, size: int) -> tuple[nib.Nifti1Image, nib.Nifti
     spacing = rng.uniform(0.62, 0.86) * 512 / wide
     # A thin-sliced stack gets more slices, but covers less of the body.
     slices = int(rng.integers(30, 41) if traits.thickness < 3 else rng.integers(24, 37))
-    hu, labels = abdomen(rng, (wide, deep, slices), (spacing, spacing, traits.thickness), traits.lesions)
+    voxel, look = (spacing, spacing, traits.thickness), LOOKS[look_of(number, looks)]
+    hu, labels = abdomen(rng, (wide, deep, slices), voxel, traits.lesions, look)
     hu = np.rint(hu).astype(np.int16)
     if traits.padded:
         x, y = (np.linspace(-1, 1, n)[:, None] * n / max(wide, deep) for n in (wide, deep))

@@ -190,7 +190,7 @@ def at_work(annotator: Annotator) -> None:
         study = chosen["id"]
         mask = annotator.proposed(study)
         print(
-            f"next study {number}: {chosen['candidates']} candidates, doubt {chosen['doubt']:.1f}; proposed "
+            f"next study {number}: {chosen['candidates']} candidates, doubt {chosen['doubt']:.2f}; proposed "
             f"with Dice {annotator.dice(study, mask):.3f}, corrected and submitted",
             flush=True,
         )

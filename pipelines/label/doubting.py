@@ -87,10 +87,10 @@ class Doubting(ScoringMethod):
 
     def _look(self, study: str, weights: Path, datastore: Datastore, device: str | None) -> dict[str, Any]:
         try:
-            found = self.segmentation.candidates(datastore.get_image_uri(study), weights, device)
+            found = self.segmentation.views(datastore.get_image_uri(study), weights, device)
         except Exception as error:
             message = told(error)
             if message is None:
                 raise
             return {"error": message}
-        return {"doubt": uncertainty.doubt(found), "candidates": len(found)}
+        return {"doubt": uncertainty.doubt(found), "candidates": uncertainty.candidates(found)}

@@ -130,10 +130,8 @@ class Segmentation(BundleInferTask):
             data = self.run_post_transforms(data, self.post_transforms(data))
         return _mask(data[self.key_pred])
 
-    def candidates(
-        self, image: str | Path, weights: Path, device: str | None = None
-    ) -> list[uncertainty.Candidate]:
-        """What may be a lesion in an image by given weights, and how sure that is; on the network's grid.
+    def views(self, image: str | Path, weights: Path, device: str | None = None) -> np.ndarray:
+        """What given weights make of several views of an image, as `uncertainty.probabilities` gives it.
 
         Raises:
             DataError: as `__call__`.
@@ -146,7 +144,7 @@ class Segmentation(BundleInferTask):
                 return found[self.key_pred][None]
 
             prepared = torch.as_tensor(data[self.key_image]).float()
-            return uncertainty.candidates(uncertainty.probabilities(prepared, infer))
+            return uncertainty.probabilities(prepared, infer)
 
     def _prepared(self, image: str | Path, device: str | None) -> dict[str, Any]:
         """An image as the network takes it, under `image`.

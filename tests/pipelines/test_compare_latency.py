@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from monai.networks.nets import BasicUNet
 
+import networks
 from pipelines import compare, compare_latency
 from pipelines.files import read_json
 from tests.pipelines.tracked_runs import NETWORK, client_of, log, uri_of
@@ -68,7 +70,7 @@ def test_a_network_that_cannot_be_optimized_runs_as_it_is(monkeypatch):
     def refuse(network):
         raise RuntimeError("cannot be copied")
 
-    monkeypatch.setattr(compare_latency, "optimize_for_inference", refuse)
+    monkeypatch.setattr(networks, "optimize_for_inference", refuse)
     assert compare_latency.prepared(NETWORK, (1, 32, 32))().shape == (1, 1, 32, 32)
 
 
@@ -89,8 +91,9 @@ def test_a_latency_is_measured_once(tmp_path, monkeypatch):
         return in_turns(builders, 0)
 
     monkeypatch.setattr(compare_latency, "in_turns", listen)
+    pool = ThreadPoolExecutor(1)
     file = tmp_path / "out" / "latency.json"
-    found = compare_latency.measure(reading, file)
+    found = compare_latency.measure(reading, file, pool)
     assert asked == [3]  # Plain and its twin are one
     assert set(found.of) == {"Plain", "Twin", "Larger"} and found.of["Plain"] == found.of["Twin"] > 0
     assert sorted(read_json(file).values()) == sorted({found.of["Plain"], found.of["Larger"]})
@@ -99,12 +102,12 @@ def test_a_latency_is_measured_once(tmp_path, monkeypatch):
     assert lost.startswith("no latency of Lost: its run has no config.json")
     assert f"{torch.get_num_threads()} thread" in found.setting
 
-    again = compare_latency.measure(reading, file)
+    again = compare_latency.measure(reading, file, pool)
     assert asked == [3, 1]  # only the one that failed
     assert again.of == found.of
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    compare_latency.measure(reading, file)
+    compare_latency.measure(reading, file, pool)
     assert asked == [3, 1, 3]
     monkeypatch.setattr(compare_latency.sources, "digest", lambda module: f"other {module}")
-    compare_latency.measure(reading, file)
+    compare_latency.measure(reading, file, pool)
     assert asked == [3, 1, 3, 3]

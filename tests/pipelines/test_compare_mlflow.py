@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import socket
 
@@ -47,6 +48,15 @@ def test_curves_of_many_runs_are_those_asked_for_one_by_one(client, ids, monkeyp
     want = expected(client, ids)
     monkeypatch.setattr(client, "get_metric_history", None)  # it is not asked
     assert compare_mlflow.histories(client, ids, ["train_loss", "val_dice"]) == want
+
+
+def test_a_value_that_is_no_number_stays_so(client, ids):
+    for run_id in ids[:2]:
+        values = Metric("odd", math.nan, START, 1), Metric("odd", -math.inf, START, 2)
+        client.log_batch(run_id, values)
+    for found in compare_mlflow.histories(client, ids[:2], ["odd"]).values():
+        assert [one["epoch"] for one in found] == [1, 2]
+        assert math.isnan(found[0]["odd"]) and found[1]["odd"] < -1e300
 
 
 @pytest.mark.parametrize("most", [1, 4, 6])

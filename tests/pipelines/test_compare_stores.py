@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pwd
+import resource
 import shutil
 import signal
 import socket
@@ -180,21 +181,23 @@ def thousand(tmp_path):
 
 @pytest.mark.slow
 def test_a_thousand_runs_of_a_hundred_epochs_are_compared_in_20_seconds(thousand):
-    """In a process of its own, as a user does, imports and pictures and all."""
-    code = (
-        "import sys, time; from pipelines import compare_report; "
-        "compare_report.make('dce_us', sys.argv[1], sys.argv[2]); print('CPU seconds', time.process_time())"
-    )
-    words = [sys.executable, "-c", code, str(thousand / "out"), uri_of(thousand)]
-    start = time.perf_counter()
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    wall = time.perf_counter() - start
-    seconds = float(done.stdout.rsplit("CPU seconds", 1)[1])
-    print(f"1,000 runs of 100 epochs compared in {wall:.1f} s, {seconds:.1f} s of CPU")
-    table = (thousand / "out" / "table.csv").read_text().splitlines()
-    assert len(table) == 21
-    assert all((thousand / "out" / name).is_file() for name in compare_report.PICTURES)
-    assert seconds < 20
+    """In a process of its own, as a user does, imports, latencies and pictures and all.
+
+    On a machine with two cores and nothing else to do.
+    """
+    code = "import sys; from pipelines.cli import main; sys.exit(main())"
+    words = [sys.executable, "-c", code, "compare", "dce_us", "--out", str(thousand / "out")]
+    env = {**os.environ, "MLFLOW_TRACKING_URI": uri_of(thousand)}
+    for which in ("first", "second"):  # which finds the latency measured
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+        seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        print(f"1,000 runs of 100 epochs, {which} time: {seconds:.1f} s, {cpu:.1f} s of CPU")
+        table = (thousand / "out" / "table.csv").read_text().splitlines()
+        assert len(table) == 21
+        assert all((thousand / "out" / name).is_file() for name in compare_report.PICTURES)
+        assert seconds < 20
 
 
 @pytest.mark.slow

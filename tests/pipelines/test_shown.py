@@ -61,6 +61,31 @@ def test_cases_are_read_back_as_written(tmp_path):
             assert np.array_equal(getattr(found[name], part), getattr(case, part))
 
 
+def test_a_picture_is_read_when_it_is_asked_for(tmp_path, monkeypatch):
+    case = shown.Shown(np.zeros((4, 4), np.uint8), *np.zeros((2, 4, 4), bool))
+    shown.write(tmp_path / "shown.npz", {"a": case, "b": case})
+    album = shown.Album(tmp_path / "shown.npz")
+    (tmp_path / "shown.npz").unlink()  # as a server's files are, once they are read
+    monkeypatch.setattr(shown, "Shown", lambda *parts: parts)
+    assert "a" in album and "c" not in album and len(album) == 2
+    assert album["b"][0].shape == (4, 4)
+    with pytest.raises(KeyError):
+        album["c"]
+
+
+def test_a_picture_that_is_broken_is_told_when_it_is_asked_for(tmp_path):
+    random = np.random.default_rng(0)
+    case = shown.Shown(random.integers(0, 256, (64, 64), np.uint8), *random.random((2, 64, 64)) > 0.5)
+    shown.write(tmp_path / "shown.npz", {"a": case})
+    data = bytearray((tmp_path / "shown.npz").read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 40] = bytes(40)
+    (tmp_path / "shown.npz").write_bytes(data)
+    album = shown.Album(tmp_path / "shown.npz")
+    with pytest.raises(DataError, match=r"expected pictures of cases in .*, found.*evaluate again"):
+        album["a"]
+
+
 def test_no_cases_are_a_file_too(tmp_path):
     shown.write(tmp_path / "shown.npz", {})
     assert shown.Album(tmp_path / "shown.npz") == {}
