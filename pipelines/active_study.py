@@ -1,6 +1,6 @@
 """Whether a model learns more from the studies that it doubts: Dice after N annotated cases, beside chance.
 
-python -m pipelines.active_study            # ten projects with each list: ABOUT
+python -m pipelines.active_study            # ten projects with each list: an hour and a half
 python -m pipelines.active_study --seeds 2 --rounds 2 --out runs/try
 
 It plays an annotation project. For each seed the phantom's patients are dealt anew: some test, some are
@@ -396,7 +396,7 @@ def picture(records: Sequence[dict[str, Any]], path: str | Path) -> None:
             curve.fill_between(numbers, low, high, color=COLOURS[way], alpha=0.18, lw=0)
         curve.set(xlabel="annotated cases", ylabel="Dice", xticks=numbers)
         curve.set_title(f"waiting cases {name}; {seeds} seeds, 95 % interval", loc="left", fontsize=9)
-        curve.legend(loc="lower right", frameon=False)
+        curve.legend(loc="upper left", frameon=False)
         gained = gains(own)
         for index, values in enumerate(gained.values()):
             mean, low, high = interval(values)
@@ -480,7 +480,7 @@ def main() -> None:
         table for name in names for table in tables([one for one in records if one["list"] == name], name)
     ]
     for table in found:
-        table.print(Console(highlight=False))
+        table.print(Console(width=max(Console().width, 190), highlight=False))
     with written_whole(given.out / "active.md") as beside:
         beside.write_text("\n".join(table.markdown() for table in found), encoding="utf-8")
     print(f"tables and picture: {given.out / 'active.md'}, {given.out / 'active.png'}")

@@ -20,12 +20,13 @@ from tqdm import tqdm
 
 from pipelines import compare_mlflow, sources
 from pipelines.allocator import reuse_freed_memory
-from pipelines.compare import Reading
 from pipelines.files import read_json, write_json
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from pipelines.compare import Reading
 
 SECONDS = 0.5  # that each network is measured for
 LEAST_RUNS = 3
@@ -55,9 +56,12 @@ def process(needed: bool) -> Iterator[Executor]:
     Args:
         needed: whether it will have something to measure, as far as that is known.
     """
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(1, get_context("spawn"))
+    try:
         pool.submit(_ready if needed else _setting)
         yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # it takes a while to go
 
 
 def measure(reading: Reading, file: str | Path, pool: Executor) -> Latencies:

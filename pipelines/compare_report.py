@@ -228,18 +228,19 @@ def make(
     process = compare_latency.process(needed=not known.is_file()) if latency else contextlib.nullcontext()
     with process as pool:
         reading = compare.read(experiment, uri, across, grid)
-        if pool:
+        comparisons, notes = compare.paired_tests(reading.groups)
+        notes = [*reading.notes, *notes]
+        if falling:
+            notes.insert(0, compare.falling(reading.groups, falling))
+        best = reading.groups[:DRAWN]
+        shown, dice, unseen = compare.pictures(reading, best)
+        curves = compare.curves(reading, best)
+        if pool:  # last, and while nothing else is done here
             measured = compare_latency.measure(reading, known, pool)
-    comparisons, notes = compare.paired_tests(reading.groups)
-    notes = [*reading.notes, *notes]
-    if falling:
-        notes.insert(0, compare.falling(reading.groups, falling))
-    best = reading.groups[:DRAWN]
-    shown, dice, unseen = compare.pictures(reading, best)
     extras = Extras(
         measured.of,
         measured.setting,
-        compare.curves(reading, best),
+        curves,
         shown,
         dice,
         [*notes, *measured.notes, *unseen],

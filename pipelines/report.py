@@ -16,9 +16,11 @@ from urllib.parse import quote
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from skimage.measure import find_contours
 
 from pipelines.errors import DataError
 from pipelines.files import written_whole
@@ -291,9 +293,10 @@ def _show(axes: Axes, image: np.ndarray, radiological: bool, aspect: float) -> N
 def outline(axes: Axes, mask: np.ndarray, colour: str) -> None:
     if not mask.any():
         return
-    # A border of nothing closes the outline of a lesion that touches the image's.
-    across, down = (np.arange(-1, size + 1) for size in mask.shape)
-    axes.contour(across, down, np.pad(mask, 1).T, levels=[0.5], colors=[colour], linewidths=1.2)
+    # A border of nothing closes the outline of a lesion that touches the image's. Lines alone take a fraction
+    # of the time of matplotlib's contours, which counts where a sheet has a hundred of them.
+    lines = [line - 1 for line in find_contours(np.pad(mask, 1), 0.5, fully_connected="high")]
+    axes.add_collection(LineCollection(lines, colors=[colour], linewidths=1.2), autolim=False)
 
 
 def _is_number(value: Any) -> bool:

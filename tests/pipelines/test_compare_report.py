@@ -77,7 +77,8 @@ def test_the_page_needs_no_other_file_and_names_no_patient(made):
     assert pictures == [(folder / name).read_bytes() for name in names]
     assert "href=" not in page and "url(" not in page
     assert "<td>Light &amp; small</td>" in page and "0.850 ± 0.071" in page
-    for text in (page, (folder / "table.md").read_text(encoding="utf-8")):
+    words = re.sub(r'src="[^"]*"', "", page)  # a picture's letters may spell anything
+    for text in (words, (folder / "table.md").read_text(encoding="utf-8")):
         assert "Doe" not in text
         assert "1 run failed, left out" in text
 
