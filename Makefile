@@ -99,7 +99,7 @@ laird: install  ## the brain_tumour bundle's architectures and losses, on its ph
 	done
 
 active: OUT := runs/lits-active
-active: install  ## labels for the studies that a model doubts, or for any: Dice by their number; 1.5 hours
+active: install  ## labels for the studies that a model doubts, or for any: Dice by their number; over an hour
 	$(RUN) -m pipelines.active_study --out $(OUT)
 
 busi: DATA := data/dce_us

@@ -1,6 +1,6 @@
 """Whether a model learns more from the studies that it doubts: Dice after N annotated cases, beside chance.
 
-python -m pipelines.active_study            # ten projects with each list: an hour and a half
+python -m pipelines.active_study            # ten projects with each list, which takes an hour or more
 python -m pipelines.active_study --seeds 2 --rounds 2 --out runs/try
 
 It plays an annotation project. For each seed the phantom's patients are dealt anew: some test, some are
@@ -70,7 +70,7 @@ LISTS = {
 }
 START, STEP = 4, 2
 TURN, SCALE, SHIFT = math.pi / 12, 0.2, 0.1  # the last one in halves of a slice
-FIRST_STEPS, FURTHER_STEPS, EPOCH = 800, 600, 20  # no slice comes twice in so short an epoch
+FIRST_STEPS, FURTHER_STEPS, EPOCH = 800, 600, 20  # which slices without a lesion: anew each epoch
 SETTING: dict[str, Any] = {
     "image_size": [64, 64],
     "batch_size": 8,
@@ -88,7 +88,7 @@ SETTING: dict[str, Any] = {
         "strides": [2, 2, 2],
     },
     "loss": {"_target_": "DiceCELoss", "sigmoid": True, "batch": True},
-    "normalizing": [],  # the network normalizes each instance itself, and here it took a third of the time
+    "normalizing": [],  # the network normalizes each instance itself
     "augmenting": [{"_target_": "EnsureTyped", "keys": ["image", "label"], "track_meta": False}],
     "train#trainer#prepare_batch": {"_target_": "pipelines.active_study.augmented", "_mode_": "callable"},
     "validate#handlers": [],  # pictures, of which there would be thousands
@@ -196,10 +196,13 @@ class Learner:
         return [uncertainty.doubt(uncertainty.probabilities(volume, infer)) for volume in volumes]
 
 
+def _number(case: dict[str, Any]) -> int:
+    return int(case["case"].rpartition("-")[2])
+
+
 def kind_of(case: dict[str, Any]) -> str:
     """The look of a case of the varied phantom, or `NONE`."""
-    number = int(case["case"].rpartition("-")[2])
-    return look_of(number, "varied") if has_lesions(number) else NONE
+    return look_of(_number(case), "varied") if has_lesions(_number(case)) else NONE
 
 
 def deal(cases: Sequence[dict[str, Any]], seed: int, dealt: Dealt) -> tuple[list, list, list]:
@@ -215,8 +218,8 @@ def deal(cases: Sequence[dict[str, Any]], seed: int, dealt: Dealt) -> tuple[list
     """
     draw = random.Random(seed)
     left: dict[str, list] = {kind: [] for kind in (*LOOKS, NONE)}
-    for one in sorted(cases, key=lambda one: int(one["case"].rpartition("-")[2])):
-        if kind_of(one) != NONE or look_of(int(one["case"].rpartition("-")[2]), "varied") == "portal":
+    for one in sorted(cases, key=_number):
+        if has_lesions(_number(one)) or look_of(_number(one), "varied") == "portal":
             left[kind_of(one)].append(one)
     for some in left.values():
         draw.shuffle(some)
