@@ -27,7 +27,7 @@ install-label: install  ## create .venv-label, in which MONAI Label runs, and pr
 demo: BUNDLE := $(RUN) -m monai.bundle run
 demo: SMALL := --image_size "[96,96]" --batch_size 8
 demo: NAME := demo-$(shell date +%Y%m%d-%H%M%S)
-demo: install  ## phantom, training, evaluation and segmentation in about 5 minutes
+demo: install  ## phantom, training, evaluation and segmentation, in minutes
 	$(VENV)/bin/featherseg phantom lits --out data/lits --cases 16
 	$(BUNDLE) training --config_file bundles/lits/train.json $(SMALL) \
 	    --max_epochs 8 --learning_rate 0.003 --learning_rate_power 0.9 --run_name $(NAME)
