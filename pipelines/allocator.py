@@ -1,9 +1,12 @@
-"""The C library's allocator, set for programs that take and free the same large blocks again and again."""
+"""Memory, for programs that take and free the same large blocks again and again, or make many objects."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import sys
+from collections.abc import Iterator
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -26,3 +29,19 @@ def reuse_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Leave cycles of objects that are no longer used where they are, until the end of the block.
+
+    Python looks for them whenever many objects were made, and goes through all there are. With what MLflow
+    or MONAI import that takes as long as to read a thousand runs from a database, which leaves few cycles.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -223,10 +223,13 @@ def compare(
 
     Example: featherseg compare dce_us
     """
-    from pipelines import compare_report
+    from pipelines.allocator import uncollected
 
     options = {"grid": grid, "across": across or (), "latency": latency, "falling": falling or ()}
-    compare_report.make(experiment, out, **options)
+    with uncollected():  # the imports, too
+        from pipelines import compare_report
+
+        compare_report.make(experiment, out, **options)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from pipelines import compare_mlflow, sources
-from pipelines.allocator import reuse_freed_memory
+from pipelines.allocator import reuse_freed_memory, uncollected
 from pipelines.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -51,14 +51,14 @@ class Latencies:
 
 @contextlib.contextmanager
 def process(needed: bool) -> Iterator[Executor]:
-    """A process to measure in, which makes ready at once as far as that takes long.
+    """A process to measure and to draw in, which makes ready at once as far as that takes long.
 
     Args:
         needed: whether it will have something to measure, as far as that is known.
     """
     pool = ProcessPoolExecutor(1, get_context("spawn"))
     try:
-        pool.submit(_ready if needed else _setting)
+        pool.submit(_ready, needed)
         yield pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # it takes a while to go
@@ -117,9 +117,13 @@ def _setting() -> dict[str, Any]:
     return {**told, "networks": sources.digest("networks")}
 
 
-def _ready() -> None:
-    """Import what networks are built with."""
-    from pipelines import weights  # noqa: F401
+def _ready(measuring: bool) -> None:
+    """Import what networks are built with, if they will be, and what pictures are drawn with."""
+    with uncollected():
+        if measuring:
+            from pipelines import weights  # noqa: F401
+        _setting()
+        from pipelines import compare_pictures  # noqa: F401
 
 
 def _measured(wanted: Mapping[str, tuple[Mapping[str, Any], Sequence[int]]]) -> dict[str, float | str]:

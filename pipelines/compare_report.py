@@ -7,7 +7,8 @@ import contextlib
 import csv
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ PICTURES = {
     "cases.png": "Best, median and worst cases: truth and prediction",
     "table.png": "The table",
 }
+
+LITTLE = ("pareto.png", "table.png")  # of which little has to be sent to another process that draws them
 
 CSS = """\
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 2rem auto;
@@ -73,6 +76,7 @@ def write(
     experiment: str,
     grid: bool = False,
     extras: Extras | None = None,
+    pool: Executor | None = None,
 ) -> Path:
     """Write tables (Markdown, CSV), pictures, and `report.html`, which needs no other file.
 
@@ -85,6 +89,7 @@ def write(
         experiment: its name.
         grid: whether the scores are those on the network's grid.
         extras: latencies, curves, pictures of cases, and notes.
+        pool: of another process, which draws some of the pictures meanwhile.
 
     Returns:
         The page.
@@ -106,7 +111,7 @@ def write(
     notes = list(extras.notes)
     if len(groups) > DRAWN:
         notes.append(f"pictures show the best {DRAWN} of {len(groups)} rows")
-    drawn = _draw(groups[:DRAWN], folder, heading, rows[:DRAWN], extras)
+    drawn = _draw(groups[:DRAWN], folder, heading, rows[:DRAWN], extras, pool)
     tests = against_best(groups, comparisons)
     title = f"{experiment}: networks compared"
     meaning = explained(grid, extras.setting)
@@ -139,7 +144,12 @@ def write(
 
 
 def _draw(
-    groups: Sequence[Group], folder: Path, heading: list[str], rows: list[list[str]], extras: Extras
+    groups: Sequence[Group],
+    folder: Path,
+    heading: list[str],
+    rows: list[list[str]],
+    extras: Extras,
+    pool: Executor | None,
 ) -> list[str]:
     """Draw what there is something for; the names of the pictures."""
     spreads = {group.label: group.spread("dice") for group in groups}
@@ -154,19 +164,27 @@ def _draw(
         for group in groups
         if group.label in extras.latencies and group.parameters
     ]
-    drawings = {
-        "pareto.png": points and (lambda path: compare_pictures.pareto(points, path)),
-        "curves.png": any(any(runs) for runs in extras.histories.values())
-        and (lambda path: compare_pictures.curves(extras.histories, path)),
-        "cases.png": extras.shown and (lambda path: compare_sheet.sheet(extras.shown, extras.dice, path)),
-        "table.png": lambda path: compare_pictures.table(heading, rows, path),
+    drawings: dict[str, tuple[Callable[..., None], *tuple[Any, ...]] | None] = {
+        "pareto.png": (compare_pictures.pareto, points) if points else None,
+        "curves.png": (compare_pictures.curves, extras.histories)
+        if any(any(runs) for runs in extras.histories.values())
+        else None,
+        "cases.png": (compare_sheet.sheet, extras.shown, extras.dice) if extras.shown else None,
+        "table.png": (compare_pictures.table, heading, rows),
     }
-    for name, draw in drawings.items():
-        if draw:
-            draw(folder / name)
-        else:
+    here, there = [], []
+    for name, drawing in drawings.items():
+        if drawing is None:
             (folder / name).unlink(missing_ok=True)
-    return [name for name, draw in drawings.items() if draw]
+        elif pool and name in LITTLE:
+            there.append(pool.submit(*drawing, folder / name))
+        else:
+            here.append((*drawing, folder / name))
+    for draw, *what in here:
+        draw(*what)
+    for one in there:
+        one.result()
+    return [name for name, drawing in drawings.items() if drawing]
 
 
 def _csv(path: Path, rows: Iterable[Mapping[str, Any]], fields: Sequence[str] | None = None) -> None:
@@ -226,6 +244,7 @@ def make(
     known = folder / "latency.json"
     measured = compare_latency.Latencies({}, "", [])
     process = compare_latency.process(needed=not known.is_file()) if latency else contextlib.nullcontext()
+    console = console or Console(width=max(Console().width, 170), highlight=False)
     with process as pool:
         reading = compare.read(experiment, uri, across, grid)
         comparisons, notes = compare.paired_tests(reading.groups)
@@ -235,20 +254,13 @@ def make(
         best = reading.groups[:DRAWN]
         shown, dice, unseen = compare.pictures(reading, best)
         curves = compare.curves(reading, best)
-        if pool:  # last, and while nothing else is done here
+        if pool:  # while nothing else is done here
             measured = compare_latency.measure(reading, known, pool)
-    extras = Extras(
-        measured.of,
-        measured.setting,
-        curves,
-        shown,
-        dice,
-        [*notes, *measured.notes, *unseen],
-    )
-    console = console or Console(width=max(Console().width, 170), highlight=False)
-    show(reading.groups, comparisons, console, extras.latencies, explained(grid, extras.setting))
-    for note in extras.notes:
-        console.print(f"- {note}", markup=False)
-    page = write(reading.groups, comparisons, folder, experiment, grid, extras)
+        notes += [*measured.notes, *unseen]
+        extras = Extras(measured.of, measured.setting, curves, shown, dice, notes)
+        show(reading.groups, comparisons, console, extras.latencies, explained(grid, extras.setting))
+        for note in notes:
+            console.print(f"- {note}", markup=False)
+        page = write(reading.groups, comparisons, folder, experiment, grid, extras, pool)
     console.print(f"report: {page}", markup=False, soft_wrap=True)
     return page

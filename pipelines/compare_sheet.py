@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -76,32 +78,29 @@ def sheet(
     width = NAMES + len(kinds) * (CELL + GAP)
     height = HEAD + len(drawn) * (tall + CAPTION) + FOOT
     figure = Figure(figsize=(width, height))
-    grid = figure.subplots(
-        len(drawn),
-        len(kinds),
-        squeeze=False,
-        gridspec_kw={
-            "left": NAMES / width,
-            "right": 1 - GAP / width,
-            "top": 1 - HEAD / height,
-            "bottom": (FOOT + CAPTION) / height,
-            "wspace": GAP / CELL,
-            "hspace": CAPTION / tall,
-        },
-    )
-    for label, row in zip(drawn, grid, strict=True):
+    # One for all cells, in inches from the upper left corner: axes of its own for each would take most of the
+    # time of a full sheet. They begin right of the names, so that what short names leave free is cut off.
+    axes = figure.add_axes((NAMES / width, 0, 1 - NAMES / width, 1), xlim=(NAMES, width), ylim=(height, 0))
+    axes.set_axis_off()
+    lines: dict[str, list[np.ndarray]] = {report.TRUTH: [], report.PREDICTION: []}
+    for row, label in enumerate(drawn):
+        top = HEAD + row * (tall + CAPTION)
         name = textwrap.fill(label, 30, max_lines=6, placeholder=" ...")
-        middle = row[0].get_position()
-        figure.text(
-            (NAMES - 0.1) / width, (middle.y0 + middle.y1) / 2, name, ha="right", va="center", fontsize=8
-        )
-        for axes, case in zip(row, kinds, strict=True):
-            _cell(axes, shown[label][case], dice[label][case])
-    for axes, (case, kind) in zip(grid[0], kinds.items(), strict=True):
-        axes.set_title(f"{kind}\ncase {every.index(case) + 1}", fontsize=8)
-    lines = [("truth", report.TRUTH), ("prediction", report.PREDICTION)]
+        axes.text(NAMES - 0.1, top + tall / 2, name, ha="right", va="center", fontsize=8)
+        for column, case in enumerate(kinds):
+            place = _Place(NAMES + column * (CELL + GAP), top, tall)
+            place.draw(axes, shown[label][case], f"{dice[label][case]:.3f}", lines)
+    for colour, some in lines.items():
+        axes.add_collection(LineCollection(some, colors=[colour], linewidths=report.LINE), autolim=False)
+    for column, (case, kind) in enumerate(kinds.items()):
+        middle = NAMES + column * (CELL + GAP) + CELL / 2
+        heading = f"{kind}\ncase {every.index(case) + 1}"
+        axes.text(middle, HEAD - 0.08, heading, ha="center", va="bottom", fontsize=8)
     figure.legend(
-        handles=[Line2D([], [], color=colour, label=name) for name, colour in lines],
+        handles=[
+            Line2D([], [], color=report.TRUTH, label="truth"),
+            Line2D([], [], color=report.PREDICTION, label="prediction"),
+        ],
         loc="lower center",
         ncols=2,
         frameon=False,
@@ -112,11 +111,26 @@ def sheet(
     save(figure, path)
 
 
-def _cell(axes: Axes, case: Shown, dice: float) -> None:
-    axes.imshow(case.image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set_axis_off()
-    axes.set_anchor("N")  # the Dice stands right below a picture that is less tall than others
-    axes.autoscale(False)  # or an outline at the border would widen the view
-    for mask, colour in ((case.truth, report.TRUTH), (case.prediction, report.PREDICTION)):
-        report.outline(axes, mask.T, colour)
-    axes.text(0.5, -0.02, f"{dice:.3f}", transform=axes.transAxes, ha="center", va="top", fontsize=8)
+@dataclass(frozen=True)
+class _Place:
+    """Where a picture goes: left and top of its cell and the height of that, in inches."""
+
+    left: float
+    top: float
+    tall: float
+
+    def draw(self, axes: Axes, case: Shown, caption: str, lines: dict[str, list[np.ndarray]]) -> None:
+        """Draw picture and caption, and add its outlines to those of their colour."""
+        rows, columns = case.truth.shape
+        pixel = min(CELL / columns, self.tall / rows)
+        left = self.left + (CELL - columns * pixel) / 2
+        extent = (left, left + columns * pixel, self.top + rows * pixel, self.top)
+        axes.imshow(
+            case.image, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent, aspect="auto"
+        )
+        for colour, mask in ((report.TRUTH, case.truth), (report.PREDICTION, case.prediction)):
+            # The middle of the first pixel is half a pixel from the picture's corner.
+            lines[colour] += [(left, self.top) + (line + 0.5) * pixel for line in report.borders(mask.T)]
+        # Right below a picture, also one that is less tall than others.
+        below = self.top + rows * pixel + 0.03
+        axes.text(left + columns * pixel / 2, below, caption, ha="center", va="top", fontsize=8)

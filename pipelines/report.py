@@ -30,6 +30,7 @@ from pipelines.scoring import binary_mask, cells, headings, mean_and_spread, not
 TRUTH, PREDICTION, ALARM = "#56B4E9", "#E69F00", "#D55E00"
 
 DPI = 120
+LINE = 1.2  # points, the width of an outline
 
 PANELS = (
     ("Loss", ("loss",), "linear"),
@@ -291,12 +292,18 @@ def _show(axes: Axes, image: np.ndarray, radiological: bool, aspect: float) -> N
 
 
 def outline(axes: Axes, mask: np.ndarray, colour: str) -> None:
+    axes.add_collection(LineCollection(borders(mask), colors=[colour], linewidths=LINE), autolim=False)
+
+
+def borders(mask: np.ndarray) -> list[np.ndarray]:
+    """The outlines of a mask (X, Y) as closed lines of points (N, 2); none of an empty one.
+
+    Lines alone take a fraction of the time of matplotlib's contours, which counts where a sheet has many.
+    """
     if not mask.any():
-        return
-    # A border of nothing closes the outline of a lesion that touches the image's. Lines alone take a fraction
-    # of the time of matplotlib's contours, which counts where a sheet has a hundred of them.
-    lines = [line - 1 for line in find_contours(np.pad(mask, 1), 0.5, fully_connected="high")]
-    axes.add_collection(LineCollection(lines, colors=[colour], linewidths=1.2), autolim=False)
+        return []
+    # A border of nothing closes the outline of a lesion that touches the image's.
+    return [line - 1 for line in find_contours(np.pad(mask, 1), 0.5, fully_connected="high")]
 
 
 def _is_number(value: Any) -> bool:

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +56,25 @@ def loaded() -> str:
 def _collect(module: str, known: dict[str, bytes]) -> None:
     if module in known:
         return
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # what is imported from a module may be a class or a function in it
-        return
-    if spec is None or not spec.origin:
+    spec = _found(module)
+    if spec is None or not spec.origin:  # what is imported from a module may be a class or a function in it
         return
     known[module] = Path(spec.origin).read_bytes()
     package = module if spec.submodule_search_locations else module.rpartition(".")[0]
     for name in _imports(ast.parse(known[module]), package):
         _collect(name, known)
+
+
+def _found(module: str) -> ModuleSpec | None:
+    """As `importlib.util.find_spec`, which imports the packages that a module is in: ours import PyTorch."""
+    top, *parts = module.split(".")
+    spec = importlib.util.find_spec(top)
+    for end in range(len(parts)):
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        name = ".".join([top, *parts[: end + 1]])
+        spec = PathFinder.find_spec(name, spec.submodule_search_locations)
+    return spec
 
 
 def _imports(tree: ast.Module, package: str) -> Iterator[str]:

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from pipelines.datasets.nifti import Header
 from pipelines.errors import DataError
 from pipelines.folds import read_split
+
+if TYPE_CHECKING:
+    from pipelines.datasets.nifti import Header
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -1,8 +1,10 @@
+import gc
 import subprocess
 import sys
 
 import pytest
 
+from pipelines.allocator import uncollected
 from tests.conftest import ROOT
 
 PROGRAM = """
@@ -27,3 +29,16 @@ def page_faults(reuse):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the setting is glibc's")
 def test_large_blocks_are_taken_again_without_new_pages():
     assert page_faults(reuse=True) * 10 < page_faults(reuse=False)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_cycles_are_looked_for_again_after_the_block_as_before_it(enabled):
+    before = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(ValueError), uncollected():
+            assert not gc.isenabled()
+            raise ValueError
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()

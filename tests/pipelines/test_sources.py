@@ -51,6 +51,12 @@ def test_a_change_elsewhere_does_not(package):
     assert digest("cottage.aside") != before
 
 
+def test_nothing_is_imported_for_it(package):
+    _, digest = package
+    digest("cottage.top")
+    assert not any(name.split(".")[0] == "cottage" for name in sys.modules)
+
+
 def test_what_is_ours():
     assert sources.is_own("transforms.panels")
     assert not sources.is_own("transformers.panels")
