@@ -87,9 +87,7 @@ def type_in(folder, run_id, config_file, expect=0, env=None, **options):
 # A process that has imported what every bundle needs, which takes longer than what most tests do with it, and
 # from which others fork.
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(
-    ["pipelines.tracking", "monai.bundle", "mlflow", "pipelines.recording", "pipelines.datasets"]
-)
+forks.set_forkserver_preload(["tests.bundles.warm"])
 
 
 def run(folder, run_id, config_file, expect=0, env=None, **options):
@@ -112,6 +110,15 @@ def run_in_two(folder, run_id, config_file, **options):
     )
     assert [status for status, _ in found] == [0, 0], "\n".join(text[-3000:] for _, text in found)
     return "".join(text for _, text in found)
+
+
+def begin(folder, log, run_id, config_file, **options):
+    """A process that does what `run` does, and that can be killed; it prints into `log`."""
+    words = command(run_id, config_file, **options)
+    process = forks.Process(target=_main, args=(words[3:], folder, environment(), log))
+    log.touch()
+    process.start()
+    return process
 
 
 def _carry_out(words, folder, environments):
@@ -144,6 +151,8 @@ def _main(words, folder, env, output):
     os.environ.update(env)
     sys.path[0] = str(folder)
     sys.argv = ["monai.bundle", *words]
+    # The way to start workers that a program has by itself, not that of who started it: a server of its own.
+    multiprocessing.set_start_method(None, force=True)
     try:
         runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
     except Exception:

@@ -3,7 +3,6 @@
 import ast
 import json
 import signal
-import subprocess
 import time
 
 import pytest
@@ -15,8 +14,7 @@ from pipelines.scoring import read_cases
 from tests.bundles.running import (
     BUNDLES,
     EVALUATING,
-    command,
-    environment,
+    begin,
     for_inference,
     run,
     run_in_two,
@@ -148,13 +146,12 @@ def test_a_killed_training_ends_as_one_that_was_not(workspaces, bundle, options)
     options = {**small(bundle), "max_epochs": 4, **options}
     run(folder, "training", train(bundle), run_name="whole", **options)
     log = folder / "killed.log"
-    with log.open("w") as out:
-        words = command("training", train(bundle), run_name="killed", **options)
-        process = subprocess.Popen(words, cwd=folder, env=environment(), stdout=out, stderr=out)
-    while process.poll() is None and "epoch 2/4" not in log.read_text():
+    process = begin(folder, log, "training", train(bundle), run_name="killed", **options)
+    while process.is_alive() and "epoch 2/4" not in log.read_text():
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert "epoch 4/4" not in log.read_text()
     out = run(folder, "training", train(bundle), run_name="killed", resume="true", **options)
     assert "epoch 4/4" in out

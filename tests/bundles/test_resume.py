@@ -2,7 +2,6 @@
 
 import random
 import signal
-import subprocess
 import time
 
 import mlflow
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from pipelines import datasets
-from tests.bundles.running import SMALL, TRAIN, command, environment, make_workspace, run, type_in
+from tests.bundles.running import SMALL, TRAIN, begin, make_workspace, run
 
 EPOCHS = 4
 
@@ -21,7 +20,7 @@ def whole(tmp_path_factory):
     folder = make_workspace(tmp_path_factory.mktemp("resume") / "workspace")
     datasets.get("lits").phantom(folder / "data/lits", cases=4, seed=1, size=64)
     start = time.monotonic()
-    type_in(folder, "training", TRAIN, run_name="whole", max_epochs=EPOCHS, num_folds=2, **SMALL)
+    run(folder, "training", TRAIN, run_name="whole", max_epochs=EPOCHS, num_folds=2, **SMALL)
     return folder, time.monotonic() - start
 
 
@@ -42,23 +41,22 @@ def kill_and_resume(folder, name, moments, **options):
     kills = 0
     for moment in [*moments, None]:
         begun = (folder / f"runs/lits/{name}/run.json").is_file()
-        words = command("training", TRAIN, run_name=name, resume=str(begun).lower(), **options)
+        options["resume"] = str(begun).lower()
         log = folder / f"{name}.log"
-        with log.open("w") as out:
-            process = subprocess.Popen(words, cwd=folder, env=environment(), stdout=out, stderr=out)
+        process = begin(folder, log, "training", TRAIN, run_name=name, **options)
         start = time.monotonic()
-        while process.poll() is None:
+        while process.is_alive():
             spent, printed = time.monotonic() - start, log.read_text()
             if (isinstance(moment, str) and moment in printed) or (
                 isinstance(moment, float) and spent > moment
             ):
-                process.send_signal(signal.SIGKILL)
-                process.wait()
+                process.kill()
+                process.join()
                 kills += 1
             time.sleep(0.01)
-        if process.returncode == 0 or f"found runs/lits/{name} finished" in log.read_text():
+        if process.exitcode == 0 or f"found runs/lits/{name} finished" in log.read_text():
             break
-        assert process.returncode == -signal.SIGKILL, log.read_text()
+        assert process.exitcode == -signal.SIGKILL, log.read_text()
     return kills
 
 

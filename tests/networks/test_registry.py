@@ -6,7 +6,6 @@ import copy
 import doctest
 import io
 
-import onnxruntime
 import pytest
 import torch
 from monai.losses import DiceCELoss
@@ -18,7 +17,6 @@ from monai.transforms import (
     ScaleIntensityRanged,
 )
 from torch import nn
-from torch.export import Dim
 from torch.optim.swa_utils import update_bn
 
 import networks
@@ -133,23 +131,6 @@ def test_script_equals_eager(fitted, scripted):
     with torch.no_grad():
         for x in (images(fitted), images(fitted, least, 2 * least, batch=1)):
             close(scripted(x), fitted(x))
-
-
-def test_exported_program_and_onnx_equal_eager_at_any_size(network, tmp_path):
-    """One pixel at the bottom is a case of its own for `torch.export`, so the bottom has two at least."""
-    least = network.least_size
-    sizes = {0: Dim("batch", min=1), 2: Dim("height", min=2 * least), 3: Dim("width", min=2 * least)}
-    program = torch.export.export(network, (images(network),), dynamic_shapes=(sizes,))
-    exported = program.module()
-    torch.onnx.export(program, f=tmp_path / "network.onnx", verbose=False)
-    session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
-    (image,) = session.get_inputs()
-    with torch.no_grad():
-        for x in (images(network), images(network, 2 * least, 4 * least - 1, batch=1)):
-            expected = network(x)
-            close(exported(x), expected)
-            (logits,) = session.run(None, {image.name: x.numpy()})
-            close(torch.from_numpy(logits), expected)
 
 
 def test_channels_last_equals_contiguous(network):

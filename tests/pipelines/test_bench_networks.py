@@ -35,6 +35,7 @@ def test_monai_networks_are_those_that_their_titles_say(title, parameters):
     assert not described["ours"]
 
 
+@pytest.mark.slow  # each runtime is made ready anew
 def test_a_network_is_measured_in_a_process_of_its_own(tmp_path):
     command = [sys.executable, "-m", "pipelines.bench_networks", "--only", "BasicUNet, default"]
     command += ["--batch", "1", "--seconds", "0.01", "--out", str(tmp_path)]
