@@ -79,6 +79,7 @@ def sweep(jobs: Sequence[Job], environments: Sequence[dict[str, str]]) -> list[O
     for job in settle(jobs, progress):
         waiting.put(job)
     stop, errors = threading.Event(), []
+    ended = threading.Semaphore(0)  # released by each worker at its end
 
     def work(environment: dict[str, str]) -> None:
         while not stop.is_set():
@@ -99,19 +100,26 @@ def sweep(jobs: Sequence[Job], environments: Sequence[dict[str, str]]) -> list[O
                 waiting.put(job)
                 stop.wait(LATER_SECONDS)
 
-    workers = [threading.Thread(target=work, args=(one,), daemon=True) for one in environments]
+    def work_to_the_end(environment: dict[str, str]) -> None:
+        try:
+            work(environment)
+        finally:
+            ended.release()
+
+    workers = [threading.Thread(target=work_to_the_end, args=(one,), daemon=True) for one in environments]
     with termination_as_interrupt(), progress:
         try:
             for worker in workers:
                 worker.start()
-            for worker in workers:
-                while worker.is_alive():
-                    worker.join(timeout=0.5)
+            # Not by joining them: Python 3.11 takes a thread for ended once Ctrl-C came while it was joined.
+            for _ in workers:
+                while not ended.acquire(timeout=0.5):
                     progress.refresh()
         finally:
             stop.set()
             for worker in workers:
-                worker.join()
+                if worker.is_alive():  # Ctrl-C may have come before all were started
+                    worker.join()
     if errors:
         raise errors[0]
     return [progress.outcomes[job.name] for job in jobs]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import yaml
 from pipelines import datasets, sweep, sweep_plan
 from pipelines.errors import DataError
 from pipelines.files import read_json
-from pipelines.sweep_run import DONE, FAILED, LATER, Outcome
+from pipelines.sweep_run import DONE, FAILED, LATER, Outcome, Stopped
 from tests.bundles.running import environment, make_workspace, small
 from tests.pipelines.sweep_standin import EPOCHS, Forked, forks, last_words
 from tests.pipelines.tracked_runs import client_of
@@ -147,6 +148,28 @@ def test_a_stopped_sweep_ends_its_trainings_and_says_so(place):
 @pytest.fixture
 def job():
     return sweep_plan.Job("a", "study", ("bundles/dce_us/train.json",), (), (), 0, 0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stopped_sweep_waits_for_what_it_ends(job, monkeypatch, workers):
+    """Ctrl-C while it waits for its workers, which is nearly always."""
+    begun, ended = threading.Barrier(workers), []
+
+    def carry_out(job, environment, stop):
+        if begun.wait() == 0:
+            time.sleep(0.2)  # until it waits
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        stop.wait()
+        time.sleep(0.5)  # a training takes a while to end
+        ended.append(job.name)
+        raise Stopped
+
+    monkeypatch.setattr(sweep, "settle", lambda jobs, progress: jobs)
+    monkeypatch.setattr(sweep, "carry_out", carry_out)
+    jobs = [replace(job, name=name) for name in "abcd"]
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(jobs, [{}] * workers)
+    assert sorted(ended) == ["a", "b"][:workers]
 
 
 def test_a_bug_ends_the_sweep_with_its_traceback(job, monkeypatch):
