@@ -69,11 +69,10 @@ def _found(module: str) -> ModuleSpec | None:
     """As `importlib.util.find_spec`, which imports the packages that a module is in: ours import PyTorch."""
     top, *parts = module.split(".")
     spec = importlib.util.find_spec(top)
-    for end in range(len(parts)):
+    for part in parts:
         if spec is None or spec.submodule_search_locations is None:
             return None
-        name = ".".join([top, *parts[: end + 1]])
-        spec = PathFinder.find_spec(name, spec.submodule_search_locations)
+        spec = PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
     return spec
 
 

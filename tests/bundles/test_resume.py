@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipelines import datasets
-from tests.bundles.running import SMALL, TRAIN, begin, make_workspace, run
+from tests.bundles.running import SMALL, TRAIN, begin, make_workspace, run, warm_up
 
 EPOCHS = 4
 
@@ -19,6 +19,7 @@ def whole(tmp_path_factory):
     """A workspace with an uninterrupted run, and how long it took."""
     folder = make_workspace(tmp_path_factory.mktemp("resume") / "workspace")
     datasets.get("lits").phantom(folder / "data/lits", cases=4, seed=1, size=64)
+    warm_up()
     start = time.monotonic()
     run(folder, "training", TRAIN, run_name="whole", max_epochs=EPOCHS, num_folds=2, **SMALL)
     return folder, time.monotonic() - start

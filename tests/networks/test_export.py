@@ -9,7 +9,8 @@ from torch.export import Dim
 
 from tests.networks.building import close, images, settled, variants
 
-# Variants all of whose parts another variant has, too. To export one takes 10 to 35 seconds.
+# Variants all of whose layers another one of their network, or a network of plain convolutions, has, too. To
+# export one takes 10 to 35 seconds.
 OF_KNOWN_PARTS = (
     "CEUSegNet, without CSA",
     "CEUSegNet, without CFF",
